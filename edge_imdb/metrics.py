@@ -1,0 +1,85 @@
+"""softmax, accuracy, macro_f1, log_loss, calibration_error, fit_temperature: NumPy alone, for training and runtime."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> Floats:
+    """Probabilities of ``logits / temperature``. *Shape:* ``(..., classes)`` to the same."""
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    scaled -= scaled.max(axis=-1, keepdims=True)
+    exponentials = np.exp(scaled)
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def accuracy(probabilities: Floats, labels: Ints) -> float:
+    """Share of rows whose largest entry is at the label. *Shape:* ``(rows, classes)`` and ``(rows,)``."""
+    return float((probabilities.argmax(axis=1) == labels).mean())
+
+
+def macro_f1(probabilities: Floats, labels: Ints) -> float:
+    """F1 of each class, averaged over the classes that stand in labels or predictions; as scikit-learn's ``macro``."""
+    predicted = probabilities.argmax(axis=1)
+    scores = []
+    for label in np.union1d(predicted, labels):
+        hits = ((predicted == label) & (labels == label)).sum()
+        scores.append(2 * hits / ((predicted == label).sum() + (labels == label).sum()))
+    return float(np.mean(scores))
+
+
+def log_loss(probabilities: Floats, labels: Ints) -> float:
+    """Mean negative log-likelihood of the labels, in nats. *Shape:* ``(rows, classes)`` and ``(rows,)``."""
+    picked = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(np.clip(picked, np.finfo(np.float64).tiny, 1.0)).mean())
+
+
+def calibration_error(probabilities: Floats, labels: Ints, bins: int = 15) -> float:
+    """Expected calibration error over ``bins`` equal-width bins of the top score.
+
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3.
+    *Shape:* ``(rows, classes)`` and ``(rows,)``.
+    """
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == labels
+    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = [abs(correct[which == b].mean() - confidence[which == b].mean()) * (which == b).mean() for b in set(which)]
+    return float(np.sum(gaps))
+
+
+def fit_temperature(logits: NDArray[np.floating], labels: Ints, low: float = 0.05, high: float = 20.0) -> float:
+    """The temperature between ``low`` and ``high`` with the least log loss, by golden section on its logarithm.
+
+    The loss is convex in ``1 / temperature``, so unimodal here. Where every row is right by any margin the loss has
+    no minimum; the bound keeps scores off 0 and 1. Source: Guo et al. 2017, section 4.2.
+    *Shape:* ``(rows, classes)`` and ``(rows,)``.
+    """
+    ratio = (np.sqrt(5) - 1) / 2
+    a, b = np.log(low), np.log(high)
+    loss = lambda x: log_loss(softmax(logits, float(np.exp(x))), labels)  # noqa: E731
+    c, d = b - ratio * (b - a), a + ratio * (b - a)
+    at_c, at_d = loss(c), loss(d)
+    while b - a > 1e-6:
+        if at_c < at_d:
+            b, d, at_d = d, c, at_c
+            c = b - ratio * (b - a)
+            at_c = loss(c)
+        else:
+            a, c, at_c = c, d, at_d
+            d = a + ratio * (b - a)
+            at_d = loss(d)
+    return float(np.exp((a + b) / 2))
+
+
+def classification_metrics(probabilities: Floats, labels: Ints) -> dict[str, float]:
+    """The figures that training, export and ``evaluate`` report. *Shape:* ``(rows, classes)`` and ``(rows,)``."""
+    return {
+        "accuracy": accuracy(probabilities, labels),
+        "f1": macro_f1(probabilities, labels),
+        "log_loss": log_loss(probabilities, labels),
+        "calibration_error": calibration_error(probabilities, labels),
+    }

@@ -1,0 +1,104 @@
+"""staging(target) and publish: folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import OutputError
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def check_free(target: Path, overwrite: bool, what: str, marker: str) -> None:
+    """Raise OutputError where ``target`` can't be made, or holds something that would be lost.
+
+    With ``overwrite`` a folder that holds ``marker`` (one that we wrote) may be replaced; any other never.
+    """
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise OutputError(f"{target} is not a folder: choose another place for the {what}.")
+    if target.is_dir() and any(target.iterdir()):
+        if not (target / marker).is_file():
+            raise OutputError(f"{target} holds files that are no {what}: choose another place.")
+        if not overwrite:
+            raise OutputError(f"{target} holds a {what} already: --overwrite replaces it, or choose another place.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise OutputError(f"{target.parent} can't be written ({error.strerror}): choose another place.") from None
+
+
+@contextlib.contextmanager
+def staging(target: Path) -> Iterator[Path]:
+    """A temporary sibling of ``target`` that becomes ``target`` when the block ends without an error.
+
+    Whatever goes wrong, ``target`` is what it was. Raises OutputError where the disk is full or can't be written.
+    """
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        temporary.chmod(0o777 & ~_umask())
+        try:
+            yield temporary
+            publish(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        # An error from a library that a caller's block runs may be an OSError too, without a number.
+        if error.errno is None:
+            raise
+        raise OutputError(f"{target} can't be written ({error.strerror}): nothing there was changed.") from error
+
+
+def publish(source: Path, target: Path) -> None:
+    """Flush ``source`` to disk and rename it to ``target``; what stood there is removed after the swap."""
+    for folder, _, names in os.walk(source):
+        for name in names:
+            _flush(Path(folder, name))
+        _flush(Path(folder))
+    if not target.exists():
+        source.rename(target)
+    elif not _exchange(source, target):
+        old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+        target.rename(old / target.name)
+        source.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        shutil.rmtree(source, ignore_errors=True)
+    _flush(target.parent)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _flush(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step (Linux's renameat2). False where the system can't."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    result = rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE))
+    return bool(result == 0)

@@ -1,0 +1,1 @@
+"""Export to ONNX and quantization. Needs the extra ``export``."""

@@ -1,0 +1,1 @@
+"""Fine-tuning. Needs the extra ``train``: torch, transformers, datasets, accelerate."""

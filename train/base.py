@@ -1,0 +1,161 @@
+"""load_tokenizer and load_classifier: the checkpoint to start from, a BERT turned into the equal DistilBERT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    DistilBertModel,
+    PreTrainedTokenizerFast,
+)
+
+from ..errors import BaseModelError, HubError
+
+# Bigger than fp32 rounding over 12 layers, far smaller than any wrong weight.
+TOLERANCE = 1e-4
+
+_LAYER_NAMES = {
+    "attention.self.query": "attention.q_lin",
+    "attention.self.key": "attention.k_lin",
+    "attention.self.value": "attention.v_lin",
+    "attention.output.dense": "attention.out_lin",
+    "attention.output.LayerNorm": "sa_layer_norm",
+    "intermediate.dense": "ffn.lin1",
+    "output.dense": "ffn.lin2",
+    "output.LayerNorm": "output_layer_norm",
+}
+
+
+def _load(loader: Any, base: str, **options: Any) -> Any:
+    """Call ``loader(base)`` and say in one sentence what is wrong where it fails."""
+    local = Path(base).exists()
+    if not local and (base.startswith((".", "/", "~")) or base.count("/") > 1):
+        raise BaseModelError(f"There is no folder {base}: check the path given with --base.")
+    try:
+        return loader(base, **options)
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if local:
+            raise BaseModelError(f"{base} can't be read as a checkpoint: {reason}") from error
+        raise HubError(
+            f"The checkpoint {base} can't be had from the Hugging Face Hub ({type(error).__name__}): check its name "
+            "and the network, or give a local checkpoint with --base (and local reviews with --data)."
+        ) from error
+
+
+def load_tokenizer(base: str, max_length: int) -> PreTrainedTokenizerFast:
+    """The fast tokenizer of a checkpoint, without a truncation or padding of its own. Raises BaseModelError."""
+    tokenizer = _load(AutoTokenizer.from_pretrained, base)
+    if not getattr(tokenizer, "is_fast", False) or tokenizer.cls_token is None or tokenizer.pad_token is None:
+        raise BaseModelError(f"The tokenizer of {base} is no fast BERT tokenizer: use a BERT or DistilBERT checkpoint.")
+    # Sentence-transformers' tokenizers pad and cut at 128; DistilBERT has no token types.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    tokenizer.model_max_length = max_length
+    return tokenizer
+
+
+def load_classifier(
+    base: str, names: list[str], max_length: int, dropout: float, attention_dropout: float, classifier_dropout: float
+) -> DistilBertForSequenceClassification:
+    """A DistilBERT with a fresh classification head for ``names``, its encoder from ``base``.
+
+    Raises BaseModelError where ``base`` is neither BERT nor DistilBERT, HubError where it can't be fetched.
+    """
+    found = _load(AutoConfig.from_pretrained, base)
+    if found.model_type == "bert":
+        config = distilbert_config(found, base)
+    elif found.model_type == "distilbert":
+        config = found
+    else:
+        raise BaseModelError(
+            f"{base} is a {found.model_type} checkpoint: give a DistilBERT, or a BERT to be turned into one."
+        )
+    if max_length > config.max_position_embeddings:
+        raise BaseModelError(
+            f"{base} reads {config.max_position_embeddings} tokens at most: lower --max-length from {max_length}."
+        )
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: i for i, name in enumerate(names)}
+    config.problem_type = "single_label_classification"
+    config.dropout, config.attention_dropout = dropout, attention_dropout
+    config.seq_classif_dropout = classifier_dropout
+    config.architectures = ["DistilBertForSequenceClassification"]
+    model = DistilBertForSequenceClassification(config)
+    if found.model_type == "bert":
+        encoder = distilbert_from_bert(_load(BertModel.from_pretrained, base, add_pooling_layer=False), config)
+    else:
+        encoder = _load(DistilBertModel.from_pretrained, base)
+    model.distilbert.load_state_dict({name: value.float() for name, value in encoder.state_dict().items()})
+    return model
+
+
+def distilbert_config(bert: BertConfig, base: str) -> DistilBertConfig:
+    """The configuration of the equal DistilBERT. Raises BaseModelError where there is none."""
+    checks = {
+        "hidden_act": bert.hidden_act in ("gelu", "relu"),
+        "position_embedding_type": getattr(bert, "position_embedding_type", "absolute") == "absolute",
+        "layer_norm_eps": bert.layer_norm_eps == 1e-12,
+        "is_decoder": not getattr(bert, "is_decoder", False),
+    }
+    for name, right in checks.items():
+        if not right:
+            raise BaseModelError(
+                f"{base} has {name} {getattr(bert, name)!r}, which DistilBERT can't express: use another checkpoint."
+            )
+    return DistilBertConfig(
+        vocab_size=bert.vocab_size,
+        max_position_embeddings=bert.max_position_embeddings,
+        n_layers=bert.num_hidden_layers,
+        n_heads=bert.num_attention_heads,
+        dim=bert.hidden_size,
+        hidden_dim=bert.intermediate_size,
+        activation=bert.hidden_act,
+        initializer_range=bert.initializer_range,
+        pad_token_id=bert.pad_token_id,
+    )
+
+
+@torch.no_grad()
+def distilbert_from_bert(bert: BertModel, config: DistilBertConfig) -> DistilBertModel:
+    """The DistilBERT that computes what ``bert`` computes for texts of one segment.
+
+    Row 0 of the token types is added to every position's row; the pooler is left behind. The two are compared on
+    random ids; BaseModelError where a hidden state differs by more than 1e-4.
+    """
+    source = bert.state_dict()
+    target = {
+        "embeddings.word_embeddings.weight": source["embeddings.word_embeddings.weight"],
+        "embeddings.position_embeddings.weight": source["embeddings.position_embeddings.weight"]
+        + source["embeddings.token_type_embeddings.weight"][0],
+        "embeddings.LayerNorm.weight": source["embeddings.LayerNorm.weight"],
+        "embeddings.LayerNorm.bias": source["embeddings.LayerNorm.bias"],
+    }
+    for layer in range(config.n_layers):
+        for theirs, ours in _LAYER_NAMES.items():
+            for part in ("weight", "bias"):
+                target[f"transformer.layer.{layer}.{ours}.{part}"] = source[f"encoder.layer.{layer}.{theirs}.{part}"]
+    model = DistilBertModel(config)
+    model.load_state_dict(target)
+    length = min(64, config.max_position_embeddings)
+    ids = torch.randint(0, config.vocab_size, (2, length), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, length // 2 :] = 0
+    bert.eval(), model.eval()
+    expected = bert(input_ids=ids, attention_mask=mask).last_hidden_state[mask.bool()]
+    difference = (expected - model(input_ids=ids, attention_mask=mask).last_hidden_state[mask.bool()]).abs().max()
+    if not difference <= TOLERANCE:
+        raise BaseModelError(
+            f"The DistilBERT made from this BERT differs from it by {difference:.2g}, over {TOLERANCE:.0e}: "
+            "use another checkpoint."
+        )
+    return model

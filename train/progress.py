@@ -1,0 +1,104 @@
+"""ProgressBar and RunLog: what a run shows while it trains, and what it writes down (log.jsonl, curves.png)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class ProgressBar(TrainerCallback):
+    """One bar for the whole run: step, time left, loss of late, accuracy on validation."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+        self._shown: dict[str, str] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            self._bar = tqdm(total=state.max_steps, initial=state.global_step, desc="train", unit="step", smoothing=0.05)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._bar is not None:
+            self._bar.update(state.global_step - self._bar.n)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if self._bar is not None and logs:
+            if "loss" in logs:
+                self._shown["loss"] = f"{logs['loss']:.3f}"
+            if "eval_accuracy" in logs:
+                self._shown["accuracy"] = f"{100 * logs['eval_accuracy']:.2f}%"
+            self._bar.set_postfix(self._shown)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class RunLog(TrainerCallback):
+    """Appends every record of the Trainer to ``path``, a JSON object a line."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if state.is_world_process_zero and logs:
+            record = {"step": state.global_step, "epoch": round(state.epoch or 0, 4), **logs}
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+
+
+def read_log(path: Path, until: int | None = None) -> list[dict[str, float]]:
+    """The records of a log, those after step ``until`` and a torn last line left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if until is None or record["step"] <= until:
+            records.append(record)
+    return records
+
+
+def draw_curves(records: list[dict[str, float]], path: Path) -> None:
+    """Draw training loss, validation loss and validation accuracy over steps into a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    for axes, key, label in ((left, "loss", "train"), (left, "eval_loss", "validation"), (right, "eval_accuracy", "")):
+        points = [(record["step"], record[key]) for record in records if key in record]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=label, marker="o" if key.startswith("eval") else None)
+    left.set(xlabel="step", ylabel="cross-entropy (nats)", title="Loss")
+    right.set(xlabel="step", ylabel="accuracy", title="Validation accuracy")
+    if left.has_data():
+        left.legend()
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,401 @@
+"""train_sentiment: fine-tunes a DistilBERT classifier with the Trainer and leaves a Hub-ready folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import platform
+import shutil
+import warnings
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import (
+    DataCollatorWithPadding,
+    EvalPrediction,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from ..errors import DataError, OutputError, UsageError
+from ..metrics import accuracy, classification_metrics, fit_temperature, log_loss, softmax
+from ..options import SentimentOptions, hyperparameters
+from ..output import check_free, staging
+from ..reading import TABLES, Reviews, read_reviews
+from ..splits import fingerprint, hold_out, sample
+from ..text import ReviewEncoder, Truncation, clean
+from .base import load_classifier, load_tokenizer
+from .card import publish_to_hub, write_card
+from .energy import EnergyMeter
+from .progress import ProgressBar, RunLog, draw_curves, read_log
+
+TASK = "sentiment"
+# What makes a folder one of our runs.
+MARKER = "metrics.json"
+
+
+def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lambda line: None) -> Path:
+    """Train as ``options`` say and return the finished folder, ``options.output/sentiment``.
+
+    Until it is finished, everything stands in its sibling ``sentiment.partial``, from which ``options.resume`` goes
+    on. ``say`` gets a line for each fact worth showing. Under ``accelerate launch`` every process calls this.
+
+    Raises UsageError, InputError, DataError, BaseModelError, HubError, OutputError.
+    """
+    _check_options(options)
+    _quiet_libraries()
+    state = PartialState(cpu=not _has_accelerator())
+    if not state.is_main_process:
+        say = lambda line: None  # noqa: E731
+    target = Path(options.output) / TASK
+    partial = target.with_name(f"{TASK}.partial")
+    checkpoint = _open_partial(options, target, partial, state)
+
+    set_seed(options.seed)
+    truncation = Truncation(options.max_length, options.head_ratio)
+    tokenizer = load_tokenizer(options.base, options.max_length)
+    encoder = ReviewEncoder(tokenizer.backend_tokenizer, truncation)
+    with state.main_process_first():
+        data = _load_data(options)
+    for line in data.facts:
+        say(line)
+    model = load_classifier(
+        options.base,
+        data.train.names,
+        options.max_length,
+        options.dropout,
+        options.attention_dropout,
+        options.classifier_dropout,
+    )
+    train_set = _encode(data.train, encoder)
+    # In order of length, so that a batch holds next to no padding.
+    validation_set = _encode(data.validation, encoder).sort("length")
+    steps_per_epoch = math.ceil(
+        math.ceil(len(train_set) / (options.batch_size * state.num_processes)) / options.gradient_accumulation
+    )
+    arguments = _training_arguments(options, partial, steps_per_epoch)
+    meter = EnergyMeter(partial / "energy.json", options.country) if state.is_main_process else None
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=train_set,
+        eval_dataset=validation_set,
+        processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8),
+        compute_metrics=_compute_metrics,
+        callbacks=[ProgressBar(), RunLog(partial / "log.jsonl"), *([meter] if meter else [])],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    device = f"{arguments.device} x {state.num_processes}, {'bf16 autocast' if arguments.bf16 else 'fp32'}"
+    say(
+        f"training {model.num_parameters() / 1e6:.1f}M parameters on {len(train_set)} reviews for "
+        f"{options.epochs:g} epochs of {steps_per_epoch} steps, {device}"
+    )
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+    validation = trainer.predict(validation_set)
+    temperature = fit_temperature(_logits(validation), validation.label_ids)
+    metrics: dict[str, Any] = {
+        "task": TASK,
+        "labels": data.train.names,
+        "truncation": truncation.as_dict(),
+        "temperature": temperature,
+        "validation": _measure(_logits(validation), validation.label_ids, temperature),
+    }
+    if data.test is not None:
+        # The one time that the test split is read.
+        test = trainer.predict(_encode(data.test, encoder).sort("length"))
+        metrics["test"] = _measure(_logits(test), test.label_ids, temperature)
+    if state.is_main_process:
+        assert meter is not None
+        log = read_log(partial / "log.jsonl", trainer.state.global_step)
+        tokens = sum(train_set["length"]) * options.epochs
+        cost = meter.stop()
+        metrics |= {
+            "best_step": trainer.state.best_global_step,
+            "data": {**data.counts, "validation_fingerprint": fingerprint(data.validation.texts)},
+            "hyperparameters": _public(hyperparameters(options)),
+            "cost": {**cost, "country": options.country, "train_tokens": int(tokens)},
+            "hardware": _hardware(device),
+            "versions": {
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+            },
+        }
+        with staging(target) as folder:
+            trainer.model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            shutil.copy(partial / "run.json", folder / "run.json")
+            (folder / MARKER).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+            (folder / "log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in log), encoding="utf-8")
+            draw_curves(log, folder / "curves.png")
+            write_card(folder, metrics)
+        shutil.rmtree(partial, ignore_errors=True)
+        for split in ("validation", "test"):
+            if split in metrics:
+                say(_figures(split, metrics[split]))
+        say(f"wrote {target}")
+        if options.push_to_hub:
+            say(f"uploaded to {publish_to_hub(target, options.push_to_hub)}")
+    state.wait_for_everyone()
+    return target
+
+
+def _check_options(options: SentimentOptions) -> None:
+    positive = ("epochs", "batch_size", "eval_batch_size", "gradient_accumulation", "learning_rate", "adam_epsilon",
+                "max_grad_norm", "evaluations_per_epoch")  # fmt: skip
+    ratios = ("validation", "warmup", "dropout", "attention_dropout", "classifier_dropout", "label_smoothing",
+              "adam_beta1", "adam_beta2")  # fmt: skip
+    for name in positive:
+        if not getattr(options, name) > 0:
+            raise UsageError(f"--{name.replace('_', '-')} is {getattr(options, name)}: it must be over 0.")
+    for name in ratios:
+        if not 0 <= getattr(options, name) < 1:
+            raise UsageError(f"--{name.replace('_', '-')} is {getattr(options, name)}: it must be from 0 to under 1.")
+    if options.weight_decay < 0:
+        raise UsageError(f"--weight-decay is {options.weight_decay}: it must be 0 or more.")
+    if options.limit is not None and options.limit < 4:
+        raise UsageError(f"--limit is {options.limit}: it must be 4 or more.")
+    if options.resume and options.overwrite:
+        raise UsageError("--resume goes on with a run and --overwrite drops it: give one of the two.")
+
+
+def _quiet_libraries() -> None:
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+    # Pinned memory and lr_scheduler order: nothing that a person who trains could act on.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def _has_accelerator() -> bool:
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
+def _open_partial(options: SentimentOptions, target: Path, partial: Path, state: PartialState) -> Path | None:
+    """Make or reopen the folder of an unfinished run; return the checkpoint to go on from, if there is one."""
+    recorded = {
+        "task": TASK,
+        "hyperparameters": hyperparameters(options),
+        "world_size": state.num_processes,
+    }
+    check_free(target, options.overwrite, "finished run", MARKER)
+    record = partial / "run.json"
+    checkpoint = None
+    if options.resume:
+        if not record.exists():
+            raise OutputError(f"{partial} holds no unfinished run: leave --resume out to begin one.")
+        before = json.loads(record.read_text(encoding="utf-8"))
+        for name, value in recorded["hyperparameters"].items():  # type: ignore[attr-defined]
+            if before["hyperparameters"].get(name) != value:
+                raise UsageError(
+                    f"The unfinished run in {partial} has {name} {before['hyperparameters'].get(name)!r}, and not "
+                    f"{value!r}: give the same options to go on, or --overwrite to begin anew."
+                )
+        if before["world_size"] != state.num_processes:
+            raise UsageError(
+                f"The unfinished run in {partial} has {before['world_size']} processes, and not "
+                f"{state.num_processes}: launch as many to go on, or give --overwrite to begin anew."
+            )
+        checkpoint = _last_checkpoint(partial)
+    elif partial.exists() and not options.overwrite:
+        raise OutputError(
+            f"{partial} holds an unfinished run: --resume goes on with it, --overwrite drops it and begins anew."
+        )
+    state.wait_for_everyone()
+    if state.is_main_process:
+        if checkpoint is None:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            record.write_text(json.dumps(recorded, indent=2) + "\n", encoding="utf-8")
+        else:
+            # Records after the checkpoint will be made again.
+            step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
+            log = read_log(partial / "log.jsonl", step)
+            (partial / "log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in log), encoding="utf-8")
+    state.wait_for_everyone()
+    return checkpoint
+
+
+def _last_checkpoint(partial: Path) -> Path | None:
+    """The newest checkpoint that is whole: the Trainer writes trainer_state.json last."""
+    whole = []
+    for folder in partial.glob("checkpoint-*"):
+        try:
+            whole.append((json.loads((folder / "trainer_state.json").read_text())["global_step"], folder))
+        except (OSError, ValueError, KeyError):
+            continue
+    return max(whole)[1] if whole else None
+
+
+class _Data:
+    """The reviews of a run, and what was done to get them."""
+
+    def __init__(self, train: Reviews, validation: Reviews, test: Reviews | None, dropped: int) -> None:
+        self.train, self.validation, self.test = train, validation, test
+        self.counts = {
+            "train": len(train.texts),
+            "validation": len(validation.texts),
+            "test": len(test.texts) if test else 0,
+            "dropped_also_in_test": dropped,
+        }
+        self.facts = [f"labels: {', '.join(train.names)}"]
+        if test is not None:
+            self.facts.append(f"dropped {dropped} train reviews that also stand in the test split")
+        self.facts.append(
+            f"reviews: {len(train.texts)} train, {len(validation.texts)} validation, "
+            f"{len(test.texts) if test else 'no'} test"
+        )
+
+
+def _load_data(options: SentimentOptions) -> _Data:
+    columns = (options.text_column, options.label_column)
+    single_file = Path(options.data).suffix.lower() in TABLES
+    reviews = read_reviews(options.data, "train", *columns)
+    test = None
+    if options.test_data:
+        test = read_reviews(options.test_data, "test", *columns, names=reviews.names)
+    elif not single_file:
+        try:
+            test = read_reviews(options.data, "test", *columns, names=reviews.names)
+        except DataError as error:
+            if "no split" not in str(error) and "no labels" not in str(error):
+                raise
+    if len(set(reviews.labels)) < 2:
+        only = reviews.names[reviews.labels[0]]
+        raise DataError(f"Every review of {options.data} has the label {only!r}: give reviews of two labels or more.")
+    everything = len(reviews.texts)
+    if test is not None:
+        seen = {clean(text) for text in test.texts}
+        reviews = reviews.take([i for i, text in enumerate(reviews.texts) if clean(text) not in seen])
+    dropped = everything - len(reviews.texts)
+    if options.limit is not None:
+        reviews = reviews.take(sample(reviews.texts, options.limit, options.seed))
+        test = test and test.take(sample(test.texts, options.limit, options.seed))
+    train, held = hold_out(reviews.texts, reviews.labels, options.validation, options.seed)
+    if len({reviews.labels[i] for i in train}) < 2:
+        raise DataError("Only one label is left to train on: give more reviews, or a higher --limit.")
+    return _Data(reviews.take(train), reviews.take(held), test, dropped)
+
+
+def _encode(reviews: Reviews, encoder: ReviewEncoder) -> Dataset:
+    ids = [encoder.encode(text) for text in reviews.texts]
+    return Dataset.from_dict({"input_ids": ids, "labels": reviews.labels, "length": [len(row) for row in ids]})
+
+
+def _computes_bf16() -> bool:
+    """Whether bf16 is arithmetic here, and not emulated (which on a CPU is slower than fp32)."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if torch.backends.mps.is_available():
+        return False
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, name)()) for name in checks if hasattr(torch.cpu, name))
+
+
+def _training_arguments(options: SentimentOptions, partial: Path, steps_per_epoch: int) -> TrainingArguments:
+    interval = max(1, steps_per_epoch // options.evaluations_per_epoch)
+    given: dict[str, Any] = {
+        "output_dir": str(partial),
+        "num_train_epochs": options.epochs,
+        "per_device_train_batch_size": options.batch_size,
+        "per_device_eval_batch_size": options.eval_batch_size,
+        "gradient_accumulation_steps": options.gradient_accumulation,
+        "optim": "adamw_torch_fused",
+        "learning_rate": options.learning_rate,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": round(options.warmup * steps_per_epoch * options.epochs),
+        "weight_decay": options.weight_decay,
+        "adam_beta1": options.adam_beta1,
+        "adam_beta2": options.adam_beta2,
+        "adam_epsilon": options.adam_epsilon,
+        "max_grad_norm": options.max_grad_norm,
+        "label_smoothing_factor": options.label_smoothing,
+        "bf16": options.precision == "bf16" or (options.precision == "auto" and _computes_bf16()),
+        "use_cpu": not _has_accelerator(),
+        "eval_strategy": "steps",
+        "save_strategy": "steps",
+        "eval_steps": interval,
+        "save_steps": interval,
+        "save_total_limit": 2,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "accuracy",
+        "logging_steps": max(1, min(20, interval)),
+        "logging_nan_inf_filter": False,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "seed": options.seed,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+    known = {field.name for field in fields(TrainingArguments)}
+    if "group_by_length" in known:
+        given["group_by_length"] = True
+    else:  # transformers 5
+        given["train_sampling_strategy"] = "group_by_length"
+    return TrainingArguments(**given)
+
+
+def _compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    probabilities = softmax(np.asarray(prediction.predictions))
+    labels = np.asarray(prediction.label_ids)
+    return {"accuracy": accuracy(probabilities, labels), "log_loss": log_loss(probabilities, labels)}
+
+
+def _logits(output: Any) -> Any:
+    return np.asarray(output.predictions, dtype=np.float64)
+
+
+def _measure(logits: Any, labels: Any, temperature: float) -> dict[str, float]:
+    before = classification_metrics(softmax(logits), labels)
+    after = classification_metrics(softmax(logits, temperature), labels)
+    return {
+        **after,
+        "log_loss_uncalibrated": before["log_loss"],
+        "calibration_error_uncalibrated": before["calibration_error"],
+    }
+
+
+def _figures(split: str, figures: dict[str, float]) -> str:
+    return (
+        f"{split}: accuracy {100 * figures['accuracy']:.2f} %, F1 {100 * figures['f1']:.2f} %, "
+        f"log loss {figures['log_loss']:.4f}, calibration error {100 * figures['calibration_error']:.2f} % "
+        f"(before temperature scaling {100 * figures['calibration_error_uncalibrated']:.2f} %)"
+    )
+
+
+def _public(values: dict[str, Any]) -> dict[str, Any]:
+    """Hyperparameters for others to read: local paths by their last part, so that no folder of this machine shows."""
+    return {
+        name: Path(value).name if name in ("base", "data", "test_data") and value and Path(value).exists() else value
+        for name, value in values.items()
+    }
+
+
+def _hardware(device: str) -> dict[str, Any]:
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name()
+    return {"device": device, "name": name, "cpu_count": os.cpu_count(), "system": platform.system()}
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
