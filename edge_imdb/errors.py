@@ -23,6 +23,10 @@ class DataError(EdgeImdbError):
     """Training or evaluation data can't be used: one class only, an unknown label, an empty split."""
 
 
+class SplitError(DataError):
+    """The data set doesn't have the split that was asked for, or no labels in it."""
+
+
 class BaseModelError(EdgeImdbError):
     """The checkpoint to start from is no BERT, or can't be turned into a DistilBERT."""
 

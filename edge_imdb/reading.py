@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from .errors import DataError, HubError, InputError, MissingDependencyError
+from .errors import DataError, HubError, InputError, MissingDependencyError, SplitError
 from .text import clean
 
 TABLES = {".csv": "CSV", ".jsonl": "JSON Lines", ".ndjson": "JSON Lines", ".parquet": "Parquet"}
@@ -36,7 +36,9 @@ def require(module: str, package: str, purpose: str) -> Any:
     except ImportError as error:
         if error.name and error.name.split(".")[0] != module.split(".")[0]:
             raise
-        raise MissingDependencyError(f"{purpose} needs {package}, which is not installed: pip install {package}") from error
+        raise MissingDependencyError(
+            f"{purpose} needs {package}, which is not installed: pip install {package}"
+        ) from error
 
 
 def _open(path: Path) -> TextIO:
@@ -184,9 +186,7 @@ def _read_table(path: Path, text_column: str, label_column: str, names: Sequence
     return _with_indices(str(path), texts, raw, None, names)
 
 
-def _read_dataset(
-    data: str, split: str, text_column: str, label_column: str, names: Sequence[str] | None
-) -> Reviews:
+def _read_dataset(data: str, split: str, text_column: str, label_column: str, names: Sequence[str] | None) -> Reviews:
     table = load_split(data, split)
     for column in (text_column, label_column):
         if column not in table.column_names:
@@ -209,7 +209,7 @@ def load_split(data: str, split: str) -> Any:
         return datasets.load_dataset(data, split=split)
     except ValueError as error:
         if "split" in str(error).lower():
-            raise DataError(f"{data} has no split {split!r}: name one that it has ({_first_line(error)}).") from None
+            raise SplitError(f"{data} has no split {split!r}: name one that it has ({_first_line(error)}).") from None
         raise DataError(f"{data} can't be read as a data set: {_first_line(error)}") from None
     except (OSError, RuntimeError) as error:
         if Path(data).exists():
@@ -232,7 +232,7 @@ def _with_indices(
         raise DataError(f"{source} is empty: give at least one labelled review.")
     if own is not None:
         if min(raw) < 0:
-            raise DataError(f"{source} has no labels (label {min(raw)}): use a labelled split, such as train or test.")
+            raise SplitError(f"{source} has no labels (label {min(raw)}): use a labelled split, such as train or test.")
         words = [own[label] for label in raw]
     else:
         words = [str(label) for label in raw]

@@ -19,9 +19,7 @@ def sample(texts: Sequence[str], count: int, seed: int) -> list[int]:
     return sorted(order[:count])
 
 
-def hold_out(
-    texts: Sequence[str], labels: Sequence[int], fraction: float, seed: int
-) -> tuple[list[int], list[int]]:
+def hold_out(texts: Sequence[str], labels: Sequence[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
     """Indices of the train part and of the held-out part, ``fraction`` of each label's reviews and at least one.
 
     Copies of one text (after cleaning) stand on one side, whatever their labels. Raises DataError where a side would

@@ -29,13 +29,14 @@ from transformers import (
     set_seed,
 )
 
-from ..errors import DataError, OutputError, UsageError
+from ..corpus import Corpus, load_corpus
+from ..errors import OutputError, UsageError
 from ..metrics import accuracy, classification_metrics, fit_temperature, log_loss, softmax
 from ..options import SentimentOptions, hyperparameters
 from ..output import check_free, staging
-from ..reading import TABLES, Reviews, read_reviews
-from ..splits import fingerprint, hold_out, sample
-from ..text import ReviewEncoder, Truncation, clean
+from ..reading import Reviews
+from ..splits import fingerprint
+from ..text import ReviewEncoder, Truncation
 from .base import load_classifier, load_tokenizer
 from .card import publish_to_hub, write_card
 from .energy import EnergyMeter
@@ -68,8 +69,8 @@ def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lamb
     tokenizer = load_tokenizer(options.base, options.max_length)
     encoder = ReviewEncoder(tokenizer.backend_tokenizer, truncation)
     with state.main_process_first():
-        data = _load_data(options)
-    for line in data.facts:
+        data = load_corpus(hyperparameters(options))
+    for line in _facts(data):
         say(line)
     model = load_classifier(
         options.base,
@@ -126,7 +127,13 @@ def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lamb
         cost = meter.stop()
         metrics |= {
             "best_step": trainer.state.best_global_step,
-            "data": {**data.counts, "validation_fingerprint": fingerprint(data.validation.texts)},
+            "data": {
+                "train": len(data.train.texts),
+                "validation": len(data.validation.texts),
+                "test": len(data.test.texts) if data.test else 0,
+                "dropped_also_in_test": data.dropped,
+                "validation_fingerprint": fingerprint(data.validation.texts),
+            },
             "hyperparameters": _public(hyperparameters(options)),
             "cost": {**cost, "country": options.country, "train_tokens": int(tokens)},
             "hardware": _hardware(device),
@@ -243,54 +250,15 @@ def _last_checkpoint(partial: Path) -> Path | None:
     return max(whole)[1] if whole else None
 
 
-class _Data:
-    """The reviews of a run, and what was done to get them."""
-
-    def __init__(self, train: Reviews, validation: Reviews, test: Reviews | None, dropped: int) -> None:
-        self.train, self.validation, self.test = train, validation, test
-        self.counts = {
-            "train": len(train.texts),
-            "validation": len(validation.texts),
-            "test": len(test.texts) if test else 0,
-            "dropped_also_in_test": dropped,
-        }
-        self.facts = [f"labels: {', '.join(train.names)}"]
-        if test is not None:
-            self.facts.append(f"dropped {dropped} train reviews that also stand in the test split")
-        self.facts.append(
-            f"reviews: {len(train.texts)} train, {len(validation.texts)} validation, "
-            f"{len(test.texts) if test else 'no'} test"
-        )
-
-
-def _load_data(options: SentimentOptions) -> _Data:
-    columns = (options.text_column, options.label_column)
-    single_file = Path(options.data).suffix.lower() in TABLES
-    reviews = read_reviews(options.data, "train", *columns)
-    test = None
-    if options.test_data:
-        test = read_reviews(options.test_data, "test", *columns, names=reviews.names)
-    elif not single_file:
-        try:
-            test = read_reviews(options.data, "test", *columns, names=reviews.names)
-        except DataError as error:
-            if "no split" not in str(error) and "no labels" not in str(error):
-                raise
-    if len(set(reviews.labels)) < 2:
-        only = reviews.names[reviews.labels[0]]
-        raise DataError(f"Every review of {options.data} has the label {only!r}: give reviews of two labels or more.")
-    everything = len(reviews.texts)
-    if test is not None:
-        seen = {clean(text) for text in test.texts}
-        reviews = reviews.take([i for i, text in enumerate(reviews.texts) if clean(text) not in seen])
-    dropped = everything - len(reviews.texts)
-    if options.limit is not None:
-        reviews = reviews.take(sample(reviews.texts, options.limit, options.seed))
-        test = test and test.take(sample(test.texts, options.limit, options.seed))
-    train, held = hold_out(reviews.texts, reviews.labels, options.validation, options.seed)
-    if len({reviews.labels[i] for i in train}) < 2:
-        raise DataError("Only one label is left to train on: give more reviews, or a higher --limit.")
-    return _Data(reviews.take(train), reviews.take(held), test, dropped)
+def _facts(corpus: Corpus) -> list[str]:
+    train, validation, test = (
+        len(part.texts) if part else 0 for part in (corpus.train, corpus.validation, corpus.test)
+    )
+    facts = [f"labels: {', '.join(corpus.train.names)}"]
+    if test:
+        facts.append(f"dropped {corpus.dropped} train reviews that also stand in the test split")
+    facts.append(f"reviews: {train} train, {validation} validation, {test or 'no'} test")
+    return facts
 
 
 def _encode(reviews: Reviews, encoder: ReviewEncoder) -> Dataset:

@@ -1,0 +1,422 @@
+"""main: the command edge-imdb. Errors become one sentence here, and nowhere else."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import signal
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from . import __version__
+from .bundle import TASKS, find_bundle, open_bundle
+from .errors import EdgeImdbError, InputError, MissingDependencyError, UsageError
+from .options import DEFAULT_DATA, PRECISIONS, SentimentOptions
+
+EXPORT_TASKS = (*TASKS, "all")
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # Review text may hold any character, whatever the locale.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    try:
+        cli.main(arguments, prog_name="edge-imdb", standalone_mode=False)
+        sys.stdout.flush()
+        code = 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        code = 2
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except EdgeImdbError as error:
+        click.echo(f"Error: {error}", err=True)
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        code = 130
+    except BrokenPipeError:
+        # The reader has what it wanted, as `| head -1` does. The interpreter's own flush must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + getattr(signal, "SIGPIPE", 13)
+    sys.exit(code)
+
+
+def say(line: str) -> None:
+    """Print what a person should know, beside the output."""
+    click.echo(line, err=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="edge-imdb")
+def cli() -> None:
+    """Sentiment of film reviews on small devices: train, export to int8 ONNX, predict without PyTorch.
+
+    \b
+    edge-imdb predict "great film"
+    edge-imdb train sentiment
+    edge-imdb export sentiment --quantize
+    """
+
+
+def _model_options(command: Callable[..., None]) -> Callable[..., None]:
+    for decorate in (
+        click.option(
+            "--threads", type=click.IntRange(min=1), help="Threads on one text.  [default: one a physical core]"
+        ),
+        click.option(
+            "--provider", default="auto", show_default=True, help="auto, cpu, cuda, or another that is installed."
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(["auto", "int8", "fp32"]),
+            default="auto",
+            show_default=True,
+            help="Which graph of the bundle; auto is int8 on a CPU.",
+        ),
+        click.option(
+            "--model", type=click.Path(path_type=Path), help="Folder of a bundle.  [default: see edge-imdb info]"
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
+@cli.command()
+@click.argument("texts", metavar="[TEXT]...", nargs=-1)
+@click.option("--file", "file", type=click.Path(path_type=Path), help="Reviews: one a line, or .csv, .jsonl, .parquet.")
+@click.option("--column", default="text", show_default=True, help="Column of the reviews in --file.")
+@click.option("--skip-blank", is_flag=True, help="Pass over blank reviews instead of stopping at one.")
+@click.option("--json", "as_json", is_flag=True, help='Print {"text", "label", "score"} a line.')
+@_model_options
+def predict(
+    texts: tuple[str, ...],
+    file: Path | None,
+    column: str,
+    skip_blank: bool,
+    as_json: bool,
+    model: Path | None,
+    precision: str,
+    provider: str,
+    threads: int | None,
+) -> None:
+    """Label reviews: a line each, label and calibrated score, in the order given.
+
+    \b
+    edge-imdb predict "great film"
+    edge-imdb predict --file reviews.csv --column review --json
+    cat reviews.txt | edge-imdb predict -
+    """
+    if file is not None and texts:
+        raise UsageError("Give texts or --file, not both.")
+    if file is None and not texts:
+        raise UsageError(
+            'There is no text: give one, as in edge-imdb predict "great film", or --file, or - to read them.'
+        )
+    if "-" in texts and len(texts) > 1:
+        raise UsageError("- reads the reviews from standard input: give no other text beside it.")
+    rows = _rows(texts, file, column)
+    if file is not None:
+        # A first pass over the file, which costs next to nothing beside inference: a mistake in its last line is told
+        # before the first is labelled, and the bar knows the whole.
+        count = sum(1 for _ in _filled(rows, skip_blank, ()))
+        rows = _rows(texts, file, column)
+    else:
+        count = len(texts)
+        if texts != ("-",):
+            list(_filled(rows, skip_blank, texts))
+    from .sentiment import Sentiment
+
+    sentiment = Sentiment(model, precision=precision, provider=provider, threads=threads)
+    with _bar(_filled(rows, skip_blank, texts), count, "predict", hidden=file is None or sys.stdout.isatty()) as bar:
+        for text in bar:
+            best = sentiment(text)[0]
+            if as_json:
+                line = json.dumps({"text": text, **best}, ensure_ascii=False)
+            else:
+                line = f"{best['label']}\t{best['score']:.4f}"
+            # Flushed line by line: whoever reads along gets each label as it comes.
+            click.echo(line)
+
+
+def _rows(texts: tuple[str, ...], file: Path | None, column: str) -> Iterable[tuple[str, str]]:
+    from .reading import iter_lines, iter_texts
+
+    if file is not None:
+        return iter_texts(file, column)
+    if texts == ("-",):
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")  # type: ignore[union-attr]
+        return _not_empty(iter_lines(sys.stdin, "standard input"))
+    return [(f"text {number}" if len(texts) > 1 else "The text", text) for number, text in enumerate(texts, 1)]
+
+
+def _not_empty(rows: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    empty = True
+    for row in rows:
+        empty = False
+        yield row
+    if empty:
+        raise InputError("Standard input is empty: pipe at least one review into it, one a line.")
+
+
+def _filled(rows: Iterable[tuple[str, str]], skip_blank: bool, texts: tuple[str, ...]) -> Iterator[str]:
+    from .text import clean
+
+    kind = UsageError if texts and texts != ("-",) else InputError
+    for place, text in rows:
+        if clean(text):
+            yield text
+        elif not skip_blank:
+            raise kind(f"{place} is blank: give a review with visible characters, or --skip-blank to pass over it.")
+
+
+def _bar(items: Iterable[Any], length: int, label: str, hidden: bool = False) -> Any:
+    """A progress bar on standard error, where that is a terminal."""
+    return click.progressbar(
+        items, length=length, label=label, file=sys.stderr, hidden=hidden or not sys.stderr.isatty(), show_pos=True
+    )
+
+
+@cli.command()
+@click.argument("task", type=click.Choice(TASKS), default="sentiment")
+@click.option("--data", default=DEFAULT_DATA, show_default=True, help="Hub id, folder, or .csv, .jsonl, .parquet file.")
+@click.option("--split", default="test", show_default=True, help="Split of --data; a file has only one.")
+@click.option("--text-column", default="text", show_default=True, help="Column of the reviews.")
+@click.option("--label-column", default="label", show_default=True, help="Column of the labels.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many reviews, drawn with a fixed seed.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@_model_options
+def evaluate(
+    task: str,
+    data: str,
+    split: str,
+    text_column: str,
+    label_column: str,
+    limit: int | None,
+    as_json: bool,
+    model: Path | None,
+    precision: str,
+    provider: str,
+    threads: int | None,
+) -> None:
+    """Measure a bundle on labelled reviews: accuracy, F1, log loss, calibration error, reviews a second.
+
+    \b
+    edge-imdb evaluate sentiment --data stanfordnlp/imdb --split test
+    edge-imdb evaluate sentiment --data reviews.csv --model models/sentiment
+    """
+    from .evaluation import evaluate_sentiment
+    from .reading import read_reviews
+    from .sentiment import Sentiment
+    from .splits import sample
+
+    sentiment = Sentiment(model, precision=precision, provider=provider, threads=threads)
+    reviews = read_reviews(data, split, text_column, label_column, names=sentiment.labels)
+    if limit is not None:
+        reviews = reviews.take(sample(reviews.texts, limit, seed=0))
+    count = len(reviews.texts)
+    with _bar(range(count), count, "evaluate") as bar:
+        figures = evaluate_sentiment(sentiment, reviews, bar)
+    if as_json:
+        click.echo(json.dumps({"precision": sentiment.precision, "provider": sentiment.provider, **figures}))
+        return
+    click.echo(f"bundle              {sentiment.bundle.path.name} ({sentiment.reason}), {sentiment.precision}")
+    click.echo(f"reviews             {figures['reviews']}")
+    click.echo(f"accuracy            {100 * figures['accuracy']:.2f} %")
+    click.echo(f"F1 (macro)          {100 * figures['f1']:.2f} %")
+    click.echo(f"log loss            {figures['log_loss']:.4f} nats")
+    click.echo(f"calibration error   {100 * figures['calibration_error']:.2f} %")
+    click.echo(f"reviews per second  {figures['reviews_per_second']:.1f}")
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def info(as_json: bool) -> None:
+    """Show versions, execution providers, and which bundle each task uses, and why.
+
+    A command takes --model, else $EDGE_IMDB_MODELS/TASK, else ./models/TASK where it exists, else the embedded bundle.
+    """
+    from .session import available_providers, choose_provider, runtime
+
+    record: dict[str, Any] = {"edge-imdb": __version__, "python": platform.python_version()}
+    try:
+        record["onnxruntime"] = runtime().__version__
+        record["providers"] = available_providers()
+        record["auto"] = choose_provider("auto")
+    except MissingDependencyError as error:
+        record["onnxruntime"] = str(error)
+    record["bundles"] = {}
+    for task in TASKS:
+        path, why = find_bundle(task)
+        entry: dict[str, Any] = {"path": str(path), "why": why}
+        try:
+            bundle = open_bundle(path, task)
+            entry["labels"] = bundle.labels
+            entry["bytes"] = sum(file["bytes"] for file in bundle.files.values())
+            entry["graphs"] = sorted(bundle.graphs)
+            entry["quantization"] = bundle.quantization
+            entry["metrics"] = bundle.metrics
+        except EdgeImdbError as error:
+            entry["error"] = str(error)
+        record["bundles"][task] = entry
+    if as_json:
+        click.echo(json.dumps(record))
+        return
+    click.echo(f"edge-imdb {__version__}, Python {record['python']}")
+    if "providers" in record:
+        click.echo(
+            f"ONNX Runtime {record['onnxruntime']}: {', '.join(record['providers'])}; auto takes {record['auto']}"
+        )
+    else:
+        click.echo(record["onnxruntime"])
+    for task, entry in record["bundles"].items():
+        click.echo(f"{task}: {entry['path']} ({entry['why']})")
+        if "error" in entry:
+            click.echo(f"  {entry['error']}")
+            continue
+        click.echo(
+            f"  labels {', '.join(entry['labels'])}; {entry['bytes'] / 2**20:.1f} MiB; {', '.join(entry['graphs'])}"
+        )
+        for name, value in entry["metrics"].items():
+            shown = ", ".join(f"{k} {v:.4f}" for k, v in value.items()) if isinstance(value, dict) else value
+            click.echo(f"  {name}: {shown}")
+
+
+def _workshop(name: str, extra: str) -> Any:
+    """Import one of the workshops, or say which extra installs what it needs."""
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("edge_imdb"):
+            raise
+        raise MissingDependencyError(
+            f"This needs {error.name}, which is not installed: pip install 'edge-imdb[{extra}]' "
+            f"(in a clone: pip install '.[{extra}]')."
+        ) from error
+
+
+def _hyperparameter_options(command: Callable[..., None]) -> Callable[..., None]:
+    """An option for every field of SentimentOptions, its default and its help taken from there."""
+    hints = typing.get_type_hints(SentimentOptions)
+    for field in reversed(dataclasses.fields(SentimentOptions)):
+        hint = hints[field.name]
+        kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType] or [hint]
+        flag = "--" + field.name.replace("_", "-")
+        if kinds[0] is bool:
+            decorate = click.option(flag, is_flag=True, help=field.metadata["help"])
+        elif field.name == "precision":
+            decorate = click.option(
+                flag,
+                type=click.Choice(PRECISIONS),
+                default=field.default,
+                show_default=True,
+                help=field.metadata["help"],
+            )
+        else:
+            decorate = click.option(
+                flag,
+                type=kinds[0],
+                default=field.default,
+                show_default=field.default is not None,
+                help=field.metadata["help"],
+            )
+        command = decorate(command)
+    return command
+
+
+@cli.group(invoke_without_command=True)
+@click.option("--base", default=None, help="Checkpoint to start from.  [default: as the task's]")
+@click.option("--data", default=None, help="Reviews to train on.  [default: as the task's]")
+@click.option("--output", default=None, help="Folder of runs.  [default: runs]")
+@click.pass_context
+def train(context: click.Context, base: str | None, data: str | None, output: str | None) -> None:
+    """Fine-tune DistilBERT on reviews. Without a task: every task, with its defaults.
+
+    \b
+    edge-imdb train
+    edge-imdb train sentiment --data reviews.csv --epochs 2
+    accelerate launch -m edge_imdb train sentiment
+    """
+    given = {name: value for name, value in (("base", base), ("data", data), ("output", output)) if value is not None}
+    if context.invoked_subcommand is None:
+        _train_sentiment(SentimentOptions(**given))
+    elif given:
+        raise UsageError(f"Give --{next(iter(given))} behind the task: edge-imdb train {context.invoked_subcommand} …")
+
+
+@train.command("sentiment")
+@_hyperparameter_options
+def train_sentiment(**options: Any) -> None:
+    """Fine-tune a sentiment classifier; leaves a Hub-ready folder in OUTPUT/sentiment.
+
+    \b
+    edge-imdb train sentiment
+    edge-imdb train sentiment --data reviews.csv --test-data test.csv
+    edge-imdb train sentiment --resume
+    """
+    _train_sentiment(SentimentOptions(**options))
+
+
+def _train_sentiment(options: SentimentOptions) -> None:
+    _workshop("edge_imdb.train.sentiment", "train").train_sentiment(options, say)
+
+
+@cli.command()
+@click.argument("task", type=click.Choice(EXPORT_TASKS), default="all")
+@click.option("--quantize", is_flag=True, help="Add the int8 graph, which is what runs on a CPU.")
+@click.option("--from", "source", default="runs", show_default=True, help="Folder of finished runs.")
+@click.option("--to", "target", default="models", show_default=True, help="Folder of bundles.")
+@click.option(
+    "--max-drop",
+    type=float,
+    default=0.5,
+    show_default=True,
+    help="Points of validation accuracy int8 may lose to fp32.",
+)
+@click.option("--data", help="Training reviews, where they moved since the run.  [default: as the run's]")
+@click.option("--no-fp32", is_flag=True, help="Leave the fp32 graph out of the bundle.")
+@click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
+def export(
+    task: str,
+    quantize: bool,
+    source: str,
+    target: str,
+    max_drop: float,
+    data: str | None,
+    no_fp32: bool,
+    overwrite: bool,
+) -> None:
+    """Turn finished runs into bundles: ONNX graphs with all that the runtime needs, written in one step.
+
+    The fp32 graph must equal PyTorch's logits to 1e-4, and int8 may lose at most --max-drop points of accuracy on the
+    held-out validation reviews; else nothing is written.
+
+    \b
+    edge-imdb export --quantize
+    edge-imdb export sentiment --quantize --from runs --to models
+    """
+    if no_fp32 and not quantize:
+        raise UsageError("--no-fp32 leaves no graph without --quantize: give both.")
+    workshop = _workshop("edge_imdb.export.sentiment", "export")
+    workshop.export_sentiment(
+        Path(source) / "sentiment",
+        Path(target) / "sentiment",
+        quantize=quantize,
+        max_drop=max_drop,
+        data=data,
+        keep_fp32=not no_fp32,
+        overwrite=overwrite,
+        say=say,
+    )

@@ -1,0 +1,137 @@
+"""Sentiment: labels and calibrated scores for reviews, called as a transformers pipeline is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle import TOKENIZER, Bundle, find_bundle, open_bundle
+from .errors import BundleError, InputError, UsageError
+from .metrics import softmax
+from .session import choose_provider, open_session
+from .text import ReviewEncoder
+
+TASK = "sentiment"
+PRECISIONS = ("auto", "int8", "fp32")
+_UNSET: Any = object()
+
+
+class Sentiment:
+    """A sentiment bundle, loaded. One object may serve many threads.
+
+    Arguments:
+        model: folder of a bundle; None takes $EDGE_IMDB_MODELS/sentiment, ./models/sentiment, or the embedded one.
+        provider: ``auto``, ``cpu``, ``cuda`` or another execution provider that the installed ONNX Runtime has.
+        threads: threads that work on one text; None leaves one a physical core.
+        precision: ``int8``, ``fp32``, or ``auto``: int8 on a CPU, fp32 elsewhere, whichever there is.
+
+    Raises BundleError, ProviderError, UsageError or MissingDependencyError.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        provider: str = "auto",
+        threads: int | None = None,
+        precision: str = "auto",
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise UsageError(f"There is no precision {precision!r}: use {', '.join(PRECISIONS)}.")
+        path, self.reason = find_bundle(TASK, model)
+        self.bundle: Bundle = open_bundle(path, TASK)
+        self.precision = precision if precision != "auto" else self._precision_for(choose_provider(provider))
+        tokenizer = self.bundle.file(TOKENIZER)
+        graph = self.bundle.graph(self.precision)
+        # Imported here, so that `import edge_imdb` and `--help` stay fast.
+        from tokenizers import Tokenizer
+
+        try:
+            self._encoder = ReviewEncoder(Tokenizer.from_file(str(tokenizer)), self.bundle.truncation)
+        except InputError:
+            raise
+        except Exception as error:
+            raise BundleError(f"{tokenizer} is no tokenizer ({error}): export the bundle again.") from None
+        self._session = open_session(graph, provider, threads)
+        self._check_graph()
+
+    def _precision_for(self, provider: str) -> str:
+        first, second = ("int8", "fp32") if provider == "cpu" else ("fp32", "int8")
+        return first if first in self.bundle.graphs else second
+
+    def _check_graph(self) -> None:
+        inputs = {node.name for node in self._session.get_inputs()}
+        outputs = self._session.get_outputs()
+        if inputs != {"input_ids", "attention_mask"} or [node.name for node in outputs] != ["logits"]:
+            raise BundleError(
+                f"The graph of {self.bundle.path} has other inputs or outputs than input_ids, attention_mask and "
+                "logits: export the bundle again."
+            )
+        if outputs[0].shape[-1] != len(self.bundle.labels):
+            raise BundleError(
+                f"The graph of {self.bundle.path} tells {outputs[0].shape[-1]} labels apart where its manifest names "
+                f"{len(self.bundle.labels)}: export the bundle again."
+            )
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels, in the order of the logits."""
+        return list(self.bundle.labels)
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that the session got, as ONNX Runtime calls it."""
+        return str(self._session.get_providers()[0])
+
+    def encode(self, text: str) -> list[int]:
+        """The token ids of one review, as the graph gets them. *Shape:* ``(length,)``. Raises InputError if blank."""
+        if not isinstance(text, str):
+            raise InputError(f"A text is needed, not {type(text).__name__}: give a str.")
+        return self._encoder.encode(text)
+
+    def logits(self, text: str) -> NDArray[np.float32]:
+        """The logits of one review. *Shape:* ``(labels,)``. Raises InputError where the text is blank."""
+        # One review a run and no padding, so that a score can't depend on the reviews beside it.
+        ids = np.array([self.encode(text)], dtype=np.int64)
+        result: NDArray[np.float32] = self._session.run(
+            ["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        )[0]
+        return result[0]
+
+    def probabilities(self, text: str) -> NDArray[np.float64]:
+        """Calibrated probabilities of one review. *Shape:* ``(labels,)``. Raises InputError where it is blank."""
+        return softmax(self.logits(text), self.bundle.temperature)
+
+    def stream(self, texts: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """Yield ``{"label", "score"}`` for each text, in order, as it comes."""
+        for text in texts:
+            yield self._ranked(text)[0]
+
+    def _ranked(self, text: str) -> list[dict[str, Any]]:
+        scores = self.probabilities(text)
+        order = np.argsort(-scores, kind="stable")
+        return [{"label": self.bundle.labels[i], "score": float(scores[i])} for i in order]
+
+    @overload
+    def __call__(self, inputs: str, *, top_k: int | None = ...) -> list[dict[str, Any]]: ...
+    @overload
+    def __call__(self, inputs: Sequence[str], *, top_k: int | None = ...) -> list[Any]: ...
+    def __call__(self, inputs: str | Sequence[str], *, top_k: int | None = _UNSET) -> list[Any]:
+        """Label a review or a list of them; the results are those of transformers' text-classification pipeline.
+
+        Without ``top_k``: the best label of each text, ``[{"label", "score"}, ...]``. With ``top_k``: that many labels
+        a text (None: all), best first; a list for one text, a list of lists for a list of texts.
+
+        Raises InputError where a text is blank or no str, UsageError where ``top_k`` is under 1.
+        """
+        if top_k is not _UNSET and top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+            raise UsageError(f"top_k is {top_k!r}: it must be 1 or more, or None for all labels.")
+        if isinstance(inputs, str):
+            return self._ranked(inputs)[: 1 if top_k is _UNSET else top_k]
+        if top_k is _UNSET:
+            return list(self.stream(inputs))
+        return [self._ranked(text)[:top_k] for text in inputs]

@@ -1,0 +1,113 @@
+"""open_session and providers: ONNX Runtime with the execution provider and the threads that were asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import BundleError, MissingDependencyError, ProviderError, UsageError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+# The names that people type, and ONNX Runtime's.
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "dnnl": "DnnlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+}
+
+
+def warn(line: str) -> None:
+    """Print a line for a person to standard error."""
+    print(line, file=sys.stderr)
+
+
+def runtime() -> Any:
+    """The module onnxruntime. Raises MissingDependencyError, which says what to install."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError(
+            "No ONNX Runtime is installed: pip install onnxruntime (or onnxruntime-gpu, for CUDA)."
+        ) from error
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise MissingDependencyError(
+            "The installed ONNX Runtime is broken, as it is after one of onnxruntime and onnxruntime-gpu was removed "
+            "from beside the other: pip uninstall both, then install one."
+        )
+    return onnxruntime
+
+
+def available_providers() -> list[str]:
+    """The names of PROVIDERS that the installed runtime was built with; any it has beyond them as it calls them."""
+    names = {theirs: ours for ours, theirs in PROVIDERS.items()}
+    return [names.get(theirs, theirs) for theirs in runtime().get_available_providers()]
+
+
+def choose_provider(provider: str) -> str:
+    """The provider to try first: ``auto`` is CUDA where the runtime has it, else the CPU.
+
+    Raises UsageError for an unknown name, ProviderError where the runtime lacks it.
+    """
+    if provider != "auto" and provider not in PROVIDERS:
+        raise UsageError(f"There is no execution provider {provider!r}: use auto, {', '.join(PROVIDERS)}.")
+    available = available_providers()
+    if provider == "auto":
+        return "cuda" if "cuda" in available else "cpu"
+    if provider not in available:
+        hint = "; for CUDA, pip install onnxruntime-gpu in onnxruntime's place" if provider == "cuda" else ""
+        raise ProviderError(
+            f"The installed ONNX Runtime has no execution provider {provider!r}: "
+            f"use auto or one that it has ({', '.join(available)}){hint}."
+        )
+    return provider
+
+
+def open_session(
+    graph: Path, provider: str = "auto", threads: int | None = None, say: Callable[[str], None] = warn
+) -> onnxruntime.InferenceSession:
+    """Load a graph. ``threads`` is how many work on one text; None leaves one a physical core.
+
+    ``say`` gets a line where ``auto`` found a CUDA runtime that doesn't start and fell back to the CPU.
+    Raises UsageError, ProviderError, BundleError.
+    """
+    if threads is not None and threads < 1:
+        raise UsageError(f"--threads is {threads}: it must be 1 or more.")
+    onnxruntime = runtime()
+    chosen = choose_provider(provider)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    order = [PROVIDERS[chosen]] if chosen == "cpu" else [PROVIDERS[chosen], PROVIDERS["cpu"]]
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=order)
+    except Exception as error:
+        if chosen == "cpu":
+            reason = str(error).splitlines()[0]
+            raise BundleError(f"ONNX Runtime can't load {graph} ({reason}): export the bundle again.") from error
+        if provider != "auto":
+            raise ProviderError(
+                f"The execution provider {chosen!r} doesn't start: {str(error).splitlines()[0]}"
+            ) from error
+        say(f"CUDA doesn't start ({str(error).splitlines()[0]}): running on the CPU.")
+        return open_session(graph, "cpu", threads, say)
+    if chosen != "cpu" and PROVIDERS[chosen] not in session.get_providers():
+        if provider != "auto":
+            raise ProviderError(
+                f"The execution provider {chosen!r} doesn't start on this machine: check its driver and libraries, "
+                "or use --provider cpu."
+            )
+        say("This ONNX Runtime has CUDA but can't start it (driver or libraries are missing): running on the CPU.")
+    return session

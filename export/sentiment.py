@@ -1,0 +1,207 @@
+"""export_sentiment: a finished run becomes a bundle, if its graphs pass the gate."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from optimum.exporters.onnx import main_export
+from transformers import AutoModelForSequenceClassification
+
+from .. import __version__
+from ..bundle import GRAPHS, MANIFEST, TASKS, write_manifest
+from ..corpus import load_corpus
+from ..errors import BundleError, DataError, GateError, UsageError
+from ..evaluation import evaluate_sentiment
+from ..output import check_free, staging
+from ..reading import Reviews
+from ..sentiment import Sentiment
+from ..splits import fingerprint
+from ..text import Truncation
+from .card import write_bundle_card
+from .quantize import quantize as write_int8
+
+TASK = TASKS[0]
+# Largest difference of logits allowed between PyTorch and the fp32 graph.
+TOLERANCE = 1e-4
+# So many validation reviews are compared logit by logit.
+COMPARED = 64
+COPIED = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+def export_sentiment(
+    source: Path,
+    target: Path,
+    *,
+    quantize: bool = False,
+    max_drop: float = 0.5,
+    data: str | None = None,
+    keep_fp32: bool = True,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Write the bundle of the run in ``source`` to ``target``, whole or not at all.
+
+    ``max_drop`` is in points of accuracy, from 0 to 100, on the validation reviews that the run held out. They are
+    read again from ``data``, by default from where the run had them.
+
+    Raises GateError where a graph differs too much; BundleError where ``source`` is no finished run; OutputError,
+    InputError, DataError, HubError, UsageError.
+    """
+    if not 0 <= max_drop <= 100:
+        raise UsageError(f"--max-drop is {max_drop}: it must lie between 0 and 100 points.")
+    metrics, options = _read_run(source)
+    check_free(target, overwrite, "bundle", MANIFEST)
+    validation = _validation(options, data, metrics["data"]["validation_fingerprint"])
+    with _quiet(), staging(target) as folder:
+        say("exporting the fp32 graph")
+        _write_fp32(source, folder)
+        recipe = None
+        if quantize:
+            say("quantizing to int8")
+            recipe = write_int8(folder / GRAPHS["fp32"], folder / GRAPHS["int8"])
+
+        def write(figures: dict[str, Any]) -> None:
+            write_manifest(
+                folder,
+                task=TASK,
+                labels=metrics["labels"],
+                truncation=Truncation(metrics["truncation"]["max_length"], metrics["truncation"]["head_ratio"]),
+                temperature=metrics["temperature"],
+                quantization=recipe,
+                metrics=figures,
+                versions={
+                    "edge-imdb": __version__,
+                    **{name: version(name) for name in ("onnx", "onnxruntime", "optimum", "torch", "transformers")},
+                },
+            )
+
+        # Without figures at first: they are measured by the runtime, through the bundle.
+        write({})
+        figures = _gate(source, folder, validation, quantize, max_drop, say)
+        if "test" in metrics:
+            figures["test_pytorch"] = metrics["test"]
+        if not keep_fp32:
+            (folder / GRAPHS["fp32"]).unlink()
+        write_bundle_card(source / "README.md", folder, figures, recipe)
+        write(figures)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    say(f"wrote {target} ({size / 2**20:.1f} MiB)")
+    return target
+
+
+def _read_run(source: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    try:
+        metrics = json.loads((source / "metrics.json").read_text(encoding="utf-8"))
+        run = json.loads((source / "run.json").read_text(encoding="utf-8"))
+    except OSError:
+        hint = ""
+        if source.with_name(f"{source.name}.partial").is_dir():
+            hint = f" An unfinished one is there: `edge-imdb train {TASK} --resume` goes on with it."
+        raise BundleError(
+            f"There is no finished run in {source}: make one with `edge-imdb train {TASK}`, or name its parent folder "
+            f"with --from.{hint}"
+        ) from None
+    except ValueError as error:
+        raise BundleError(f"The run in {source} can't be read ({error}): train it again.") from None
+    if metrics.get("task") != TASK:
+        raise BundleError(f"{source} is a {metrics.get('task')} run where a {TASK} one is needed: give another --from.")
+    return metrics, run["hyperparameters"]
+
+
+def _validation(options: dict[str, Any], data: str | None, expected: str) -> Reviews:
+    corpus = load_corpus({**options, "data": data or options["data"]})
+    if fingerprint(corpus.validation.texts) != expected:
+        raise DataError(
+            f"The reviews in {data or options['data']} are not those that the run was trained on: "
+            "give the same with --data."
+        )
+    return corpus.validation
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Keep exporters' chatter off the screen; what matters they raise."""
+    loggers = [logging.getLogger(name) for name in ("optimum", "transformers", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _write_fp32(source: Path, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export.") as scratch:
+        main_export(str(source), scratch, task="text-classification", do_validation=False, library_name="transformers")
+        (folder / "onnx").mkdir()
+        shutil.move(Path(scratch, "model.onnx"), folder / GRAPHS["fp32"])
+    for name in COPIED:
+        if (source / name).exists():  # transformers 5 writes no special_tokens_map.json
+            shutil.copy(source / name, folder / name)
+
+
+def _gate(
+    source: Path, folder: Path, validation: Reviews, quantized: bool, max_drop: float, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Compare the graphs with their sources; return the figures or raise GateError."""
+    fp32 = Sentiment(folder, provider="cpu", precision="fp32")
+    difference = _largest_difference(source, fp32, validation.texts[:COMPARED])
+    say(f"fp32 against PyTorch: logits differ by {difference:.1e} at most")
+    if not difference <= TOLERANCE:
+        raise GateError(
+            f"The fp32 graph's logits differ from PyTorch's by {difference:.2e}, over {TOLERANCE:.0e}: nothing was "
+            "written; try other versions of torch and optimum-onnx."
+        )
+    figures: dict[str, Any] = {"validation_fp32": _measured(fp32, validation), "fp32_max_difference": difference}
+    say(_line("fp32", figures["validation_fp32"]))
+    if quantized:
+        figures["validation_int8"] = _measured(Sentiment(folder, provider="cpu", precision="int8"), validation)
+        say(_line("int8", figures["validation_int8"]))
+        drop = 100 * (figures["validation_fp32"]["accuracy"] - figures["validation_int8"]["accuracy"])
+        # Rounded, for a drop of just the limit must pass whatever the last bit says.
+        if round(drop, 6) > max_drop:
+            raise GateError(
+                f"int8 loses {drop:.2f} points of accuracy on {len(validation.texts)} validation reviews, over "
+                f"{max_drop:g}: nothing was written; raise --max-drop to accept that, or export without --quantize."
+            )
+    return figures
+
+
+@torch.no_grad()
+def _largest_difference(source: Path, fp32: Sentiment, texts: list[str]) -> float:
+    model = AutoModelForSequenceClassification.from_pretrained(source, attn_implementation="eager").eval()
+    largest = 0.0
+    for text in texts:
+        ids = torch.tensor([fp32.encode(text)])
+        expected = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0].numpy()
+        largest = max(largest, float(np.abs(expected - fp32.logits(text)).max()))
+    return largest
+
+
+def _measured(model: Sentiment, reviews: Reviews) -> dict[str, float]:
+    figures = evaluate_sentiment(model, reviews)
+    # Speed belongs to a machine and a moment, not to the bundle.
+    return {name: value for name, value in figures.items() if name != "reviews_per_second"}
+
+
+def _line(name: str, figures: dict[str, float]) -> str:
+    return (
+        f"{name} on {figures['reviews']} validation reviews: accuracy {100 * figures['accuracy']:.2f} %, "
+        f"log loss {figures['log_loss']:.4f}"
+    )
