@@ -26,8 +26,8 @@ def write_bundle_card(source: Path, folder: Path, figures: dict[str, Any], recip
 
 ## ONNX graphs
 
-Inputs `input_ids` and `attention_mask`, output `logits`, batch and length dynamic. Measured by `edge-imdb export` on the
-validation reviews; the fp32 graph's logits differ from PyTorch's by {figures["fp32_max_difference"]:.1e} at most.
+Inputs `input_ids` and `attention_mask`, output `logits`, batch and length dynamic. Measured by `edge-imdb export` on
+the validation reviews; the fp32 graph's logits differ from PyTorch's by {figures["fp32_max_difference"]:.1e} at most.
 
 | | file | MiB | accuracy | log loss (nats) |
 |---|---|---|---|---|

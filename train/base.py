@@ -59,7 +59,8 @@ def load_tokenizer(base: str, max_length: int) -> PreTrainedTokenizerFast:
     # Sentence-transformers' tokenizers pad and cut at 128; DistilBERT has no token types.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
-    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    # init_kwargs too, for that is what save_pretrained writes.
+    tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids", "attention_mask"]
     tokenizer.model_max_length = max_length
     return tokenizer
 

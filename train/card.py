@@ -50,8 +50,8 @@ DistilBERT fine-tuned by `edge-imdb train sentiment` from {options["base"]} to t
 
 {options["data"]}: {data["train"]} reviews to train, {data["validation"]} held out of train for validation,
 {data["test"]} for test. {data["dropped_also_in_test"]} train reviews that also stand in the test split were dropped.
-Reviews are cleaned of markup and entities; over {size["max_length"]} tokens one keeps its head ({size["head_ratio"]:.0%})
-and its tail.
+Reviews are cleaned of markup and entities; over {size["max_length"]} tokens one keeps its head
+({size["head_ratio"]:.0%}) and its tail.
 
 ## Figures
 

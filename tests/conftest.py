@@ -1,0 +1,146 @@
+"""A tiny real checkpoint (2 layers, width 32), reviews that we wrote, a run and a bundle that our commands made."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+SUBJECTS = ["film", "movie", "plot", "story", "cast", "score", "script", "ending", "camera work", "dialogue"]
+GOOD = ["great", "wonderful", "moving", "funny", "brilliant", "superb", "charming", "gripping"]
+BAD = ["awful", "boring", "dull", "terrible", "stupid", "lifeless", "clumsy", "dreadful"]
+OPENINGS = ["I think", "To be fair,", "My sister says", "After an hour", "In the end", "From the start"]
+
+
+def make_reviews(count: int, seed: int = 0) -> list[tuple[str, str]]:
+    """``count`` different (text, label) pairs, labels taking turns."""
+    draw = random.Random(seed)
+    rows: dict[str, str] = {}
+    while len(rows) < count:
+        label = ("neg", "pos")[len(rows) % 2]
+        words = BAD if label == "neg" else GOOD
+        parts = [
+            f"{draw.choice(OPENINGS)} the {draw.choice(SUBJECTS)} was {draw.choice(words)}."
+            for _ in range(draw.randint(2, 5))
+        ]
+        rows[" ".join(parts) + f" Seen {len(rows) + seed * 1000} times."] = label
+    return list(rows.items())
+
+
+def write_csv(path: Path, rows: list[tuple[str, str]], header: tuple[str, str] = ("text", "label")) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def run_command(*arguments: object, cwd: Path | None = None, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run ``edge-imdb`` as a person would, in a process of its own."""
+    environment = {**os.environ, **options.pop("env", {})}  # type: ignore[dict-item]
+    return subprocess.run(
+        [sys.executable, "-m", "edge_imdb", *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("EDGE_IMDB_MODELS", raising=False)
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``edge-imdb`` in an empty folder."""
+
+    def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+        return run_command(*arguments, **{"cwd": tmp_path, **options})  # type: ignore[arg-type]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT checkpoint of 2 layers and width 32, its word pieces learned from our reviews."""
+    import torch
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    words = BertWordPieceTokenizer(lowercase=True)
+    words.train_from_iterator([text for text, _ in make_reviews(400)], vocab_size=600, show_progress=False)
+    words.save_model(str(folder))
+    tokenizer = BertTokenizerFast(str(folder / "vocab.txt"), do_lower_case=True)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.2,
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reviews_csv(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Train and test files."""
+    folder = tmp_path_factory.mktemp("reviews")
+    return write_csv(folder / "train.csv", make_reviews(480)), write_csv(folder / "test.csv", make_reviews(60, 1))
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_bert: Path, reviews_csv: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the tiny checkpoint, good enough to tell our reviews apart."""
+    from edge_imdb.train.sentiment import train_sentiment
+
+    output = tmp_path_factory.mktemp("runs")
+    return train_sentiment(tiny_options(tiny_bert, reviews_csv, output))
+
+
+def tiny_options(base: Path, files: tuple[Path, Path], output: Path, **more: object) -> object:
+    from edge_imdb.options import SentimentOptions
+
+    given = {
+        "base": str(base),
+        "data": str(files[0]),
+        "test_data": str(files[1]),
+        "output": str(output),
+        "max_length": 64,
+        "epochs": 6.0,
+        "batch_size": 16,
+        "learning_rate": 3e-3,
+        "validation": 0.2,
+        "precision": "fp32",
+    }
+    return SentimentOptions(**{**given, **more})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of the tiny run: fp32 and int8."""
+    from edge_imdb.export.sentiment import export_sentiment
+
+    return export_sentiment(tiny_run, tmp_path_factory.mktemp("models") / "sentiment", quantize=True, max_drop=5)
+
+
+def edit_manifest(bundle: Path, **changes: object) -> None:
+    path = bundle / "edge.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
