@@ -349,7 +349,9 @@ def train(context: click.Context, base: str | None, data: str | None, output: st
     edge-imdb train sentiment --data reviews.csv --epochs 2
     accelerate launch -m edge_imdb train sentiment
     """
-    given = {name: value for name, value in (("base", base), ("data", data), ("output", output)) if value is not None}
+    given: dict[str, Any] = {
+        name: value for name, value in (("base", base), ("data", data), ("output", output)) if value is not None
+    }
     if context.invoked_subcommand is None:
         _train_sentiment(SentimentOptions(**given))
     elif given:

@@ -14,7 +14,8 @@ def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> Floats:
     scaled = np.asarray(logits, dtype=np.float64) / temperature
     scaled -= scaled.max(axis=-1, keepdims=True)
     exponentials = np.exp(scaled)
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+    probabilities: Floats = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return probabilities
 
 
 def accuracy(probabilities: Floats, labels: Ints) -> float:
@@ -60,7 +61,10 @@ def fit_temperature(logits: NDArray[np.floating], labels: Ints, low: float = 0.0
     """
     ratio = (np.sqrt(5) - 1) / 2
     a, b = np.log(low), np.log(high)
-    loss = lambda x: log_loss(softmax(logits, float(np.exp(x))), labels)  # noqa: E731
+
+    def loss(logarithm: float) -> float:
+        return log_loss(softmax(logits, float(np.exp(logarithm))), labels)
+
     c, d = b - ratio * (b - a), a + ratio * (b - a)
     at_c, at_d = loss(c), loss(d)
     while b - a > 1e-6:

@@ -99,8 +99,8 @@ class Sentiment:
         ids = np.array([self.encode(text)], dtype=np.int64)
         result: NDArray[np.float32] = self._session.run(
             ["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-        )[0]
-        return result[0]
+        )[0][0]
+        return result
 
     def probabilities(self, text: str) -> NDArray[np.float64]:
         """Calibrated probabilities of one review. *Shape:* ``(labels,)``. Raises InputError where it is blank."""

@@ -269,7 +269,7 @@ def _encode(reviews: Reviews, encoder: ReviewEncoder) -> Dataset:
 def _computes_bf16() -> bool:
     """Whether bf16 is arithmetic here, and not emulated (which on a CPU is slower than fp32)."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if torch.backends.mps.is_available():
         return False
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")

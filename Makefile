@@ -1,0 +1,36 @@
+# make predict: the runtime alone, and one prediction. make test: everything the tests need, and all of them.
+PYTHON ?= python3
+RUNTIME := .venv-runtime
+DEV := .venv
+
+.PHONY: predict test lint typecheck clean
+
+predict: $(RUNTIME)/.installed
+	$(RUNTIME)/bin/edge-imdb predict "great film"
+
+test: lint typecheck
+	$(DEV)/bin/python -m pytest
+
+lint: $(DEV)/.installed
+	$(DEV)/bin/ruff check .
+	$(DEV)/bin/ruff format --check .
+
+# The workshops stand at the top but are installed below edge_imdb; mypy reads them where imports look for them.
+typecheck: $(DEV)/.installed
+	rm -rf .typecheck && mkdir -p .typecheck/edge_imdb
+	ln -s $(CURDIR)/edge_imdb/*.py .typecheck/edge_imdb/
+	ln -s $(CURDIR)/train $(CURDIR)/export .typecheck/edge_imdb/
+	cd .typecheck && ../$(DEV)/bin/python -m mypy --config-file ../pyproject.toml -p edge_imdb
+
+$(RUNTIME)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(RUNTIME)
+	$(RUNTIME)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt '.[cpu]'
+	touch $@
+
+$(DEV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(RUNTIME) $(DEV) .typecheck build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
