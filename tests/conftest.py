@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+# Before anything imports huggingface_hub, which reads it once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 SUBJECTS = ["film", "movie", "plot", "story", "cast", "score", "script", "ending", "camera work", "dialogue"]
@@ -57,8 +60,7 @@ def run_command(*arguments: object, cwd: Path | None = None, **options: object) 
 
 
 @pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def _no_bundle_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EDGE_IMDB_MODELS", raising=False)
 
 

@@ -10,7 +10,6 @@ import platform
 import shutil
 import warnings
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ from ..reading import Reviews
 from ..splits import fingerprint
 from ..text import ReviewEncoder, Truncation
 from .base import load_classifier, load_tokenizer
+from .batches import GroupedByLength
 from .card import publish_to_hub, write_card
 from .energy import EnergyMeter
 from .progress import ProgressBar, RunLog, draw_curves, read_log
@@ -88,7 +88,7 @@ def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lamb
     )
     arguments = _training_arguments(options, partial, steps_per_epoch)
     meter = EnergyMeter(partial / "energy.json", options.country) if state.is_main_process else None
-    trainer = Trainer(
+    trainer = _Trainer(
         model=model,
         args=arguments,
         train_dataset=train_set,
@@ -100,7 +100,7 @@ def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lamb
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    device = f"{arguments.device} x {state.num_processes}, {'bf16 autocast' if arguments.bf16 else 'fp32'}"
+    device = f"{arguments.device.type} x {state.num_processes}, {'bf16 autocast' if arguments.bf16 else 'fp32'}"
     say(
         f"training {model.num_parameters() / 1e6:.1f}M parameters on {len(train_set)} reviews for "
         f"{options.epochs:g} epochs of {steps_per_epoch} steps, {device}"
@@ -160,6 +160,14 @@ def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lamb
             say(f"uploaded to {publish_to_hub(target, options.push_to_hub)}")
     state.wait_for_everyone()
     return target
+
+
+class _Trainer(Trainer):
+    """The Trainer with batches of like length in random order."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> GroupedByLength:
+        # Not from the argument, which has lost the columns that the model doesn't take.
+        return GroupedByLength(self.train_dataset["length"], self.args.train_batch_size, self.args.seed)
 
 
 def _check_options(options: SentimentOptions) -> None:
@@ -278,44 +286,38 @@ def _computes_bf16() -> bool:
 
 def _training_arguments(options: SentimentOptions, partial: Path, steps_per_epoch: int) -> TrainingArguments:
     interval = max(1, steps_per_epoch // options.evaluations_per_epoch)
-    given: dict[str, Any] = {
-        "output_dir": str(partial),
-        "num_train_epochs": options.epochs,
-        "per_device_train_batch_size": options.batch_size,
-        "per_device_eval_batch_size": options.eval_batch_size,
-        "gradient_accumulation_steps": options.gradient_accumulation,
-        "optim": "adamw_torch_fused",
-        "learning_rate": options.learning_rate,
-        "lr_scheduler_type": "linear",
-        "warmup_steps": round(options.warmup * steps_per_epoch * options.epochs),
-        "weight_decay": options.weight_decay,
-        "adam_beta1": options.adam_beta1,
-        "adam_beta2": options.adam_beta2,
-        "adam_epsilon": options.adam_epsilon,
-        "max_grad_norm": options.max_grad_norm,
-        "label_smoothing_factor": options.label_smoothing,
-        "bf16": options.precision == "bf16" or (options.precision == "auto" and _computes_bf16()),
-        "use_cpu": not _has_accelerator(),
-        "eval_strategy": "steps",
-        "save_strategy": "steps",
-        "eval_steps": interval,
-        "save_steps": interval,
-        "save_total_limit": 2,
-        "load_best_model_at_end": True,
-        "metric_for_best_model": "accuracy",
-        "logging_steps": max(1, min(20, interval)),
-        "logging_nan_inf_filter": False,
-        "disable_tqdm": True,
-        "report_to": "none",
-        "seed": options.seed,
-        "dataloader_pin_memory": torch.cuda.is_available(),
-    }
-    known = {field.name for field in fields(TrainingArguments)}
-    if "group_by_length" in known:
-        given["group_by_length"] = True
-    else:  # transformers 5
-        given["train_sampling_strategy"] = "group_by_length"
-    return TrainingArguments(**given)
+    return TrainingArguments(
+        output_dir=str(partial),
+        num_train_epochs=options.epochs,
+        per_device_train_batch_size=options.batch_size,
+        per_device_eval_batch_size=options.eval_batch_size,
+        gradient_accumulation_steps=options.gradient_accumulation,
+        optim="adamw_torch_fused",
+        learning_rate=options.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=round(options.warmup * steps_per_epoch * options.epochs),
+        weight_decay=options.weight_decay,
+        adam_beta1=options.adam_beta1,
+        adam_beta2=options.adam_beta2,
+        adam_epsilon=options.adam_epsilon,
+        max_grad_norm=options.max_grad_norm,
+        label_smoothing_factor=options.label_smoothing,
+        bf16=options.precision == "bf16" or (options.precision == "auto" and _computes_bf16()),
+        use_cpu=not _has_accelerator(),
+        eval_strategy="steps",
+        save_strategy="steps",
+        eval_steps=interval,
+        save_steps=interval,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="accuracy",
+        logging_steps=max(1, min(20, interval)),
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        report_to="none",
+        seed=options.seed,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
 
 
 def _compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
