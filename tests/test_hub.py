@@ -49,8 +49,11 @@ class Hub(BaseHTTPRequestHandler):
 
     @staticmethod
     def _entry(root: Path, path: Path) -> dict[str, object]:
+        name = path.relative_to(root).as_posix()
+        if path.is_dir():
+            return {"type": "directory", "oid": COMMIT, "size": 0, "path": name}
         oid = hashlib.sha1(path.read_bytes()).hexdigest()
-        return {"type": "file", "oid": oid, "size": path.stat().st_size, "path": path.relative_to(root).as_posix()}
+        return {"type": "file", "oid": oid, "size": path.stat().st_size, "path": name}
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
@@ -60,11 +63,11 @@ class Hub(BaseHTTPRequestHandler):
                 return self._missing("RepoNotFound")
             files = sorted(p for p in repository.rglob("*") if p.is_file())
             if rest.startswith("tree/"):
-                under = "/".join(rest.split("/")[2:])
-                found = [
-                    self._entry(repository, p) for p in files if p.relative_to(repository).as_posix().startswith(under)
-                ]
-                return self._json(found) if found else self._missing("EntryNotFound")
+                folder = repository / "/".join(rest.split("/")[2:])
+                deep = "recursive=true" in self.path.lower()
+                if not folder.is_dir():
+                    return self._missing("EntryNotFound")
+                return self._json([self._entry(repository, p) for p in sorted(folder.glob("**/*" if deep else "*"))])
             siblings = [{"rfilename": p.relative_to(repository).as_posix()} for p in files]
             name = f"{repository.parent.name}/{repository.name}"
             return self._json({"id": name, "sha": COMMIT, "private": False, "tags": [], "siblings": siblings})
