@@ -194,8 +194,14 @@ def _read_dataset(data: str, split: str, text_column: str, label_column: str, na
             raise DataError(f"Split {split!r} of {data} has no column {column!r}: it has {found}; name the right one.")
     feature = table.features[label_column]
     own = list(feature.names) if hasattr(feature, "names") else None
-    texts = [str(text) for text in table[text_column]]
-    raw = list(table[label_column])
+    texts, raw = list(table[text_column]), list(table[label_column])
+    for number, (text, label) in enumerate(zip(texts, raw, strict=True), 1):
+        if not isinstance(text, str) or not text or text.isspace():
+            raise DataError(f"Split {split!r} of {data} has no text in row {number}: remove the row or fill it in.")
+        if not isinstance(label, (int, str)):
+            raise DataError(
+                f"Split {split!r} of {data} has {label!r} for a label in row {number}: use a word or a number."
+            )
     return _with_indices(f"Split {split!r} of {data}", texts, raw, own, names)
 
 
@@ -211,7 +217,7 @@ def load_split(data: str, split: str) -> Any:
         if "split" in str(error).lower():
             raise SplitError(f"{data} has no split {split!r}: name one that it has ({_first_line(error)}).") from None
         raise DataError(f"{data} can't be read as a data set: {_first_line(error)}") from None
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         if Path(data).exists():
             raise DataError(f"{data} can't be read as a data set: {_first_line(error)}") from None
         raise HubError(

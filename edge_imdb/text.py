@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-import unicodedata
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -16,8 +15,8 @@ if TYPE_CHECKING:
 _BREAK = re.compile(r"<\s*/?\s*br\s*/?\s*>", re.IGNORECASE)
 # Only entities that end in ";": html.unescape also takes "&not" in "why&not" for one.
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-# Cc are control characters, Cs are lone surrogates, which no tokenizer accepts.
-_DROPPED = ("Cc", "Cs")
+# Unicode's categories Cc, control characters, and Cs, lone surrogates, which no tokenizer accepts.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def clean(text: str) -> str:
@@ -29,9 +28,7 @@ def clean(text: str) -> str:
     text = _BREAK.sub(" ", text)
     if "&" in text:
         text = _BREAK.sub(" ", _ENTITY.sub(lambda match: html.unescape(match.group()), text))
-    if not text.isprintable():
-        text = "".join(" " if unicodedata.category(char) in _DROPPED else char for char in text)
-    return " ".join(text.split())
+    return " ".join(_CONTROL.sub(" ", text).split())
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from codecarbon import OfflineEmissionsTracker
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
@@ -15,8 +16,6 @@ class EnergyMeter(TrainerCallback):
     """Measures from its making until ``stop``; what it has so far is written down with every checkpoint."""
 
     def __init__(self, path: Path, country: str) -> None:
-        from codecarbon import OfflineEmissionsTracker
-
         logging.getLogger("codecarbon").disabled = True
         self._path = path
         self._before = json.loads(path.read_text()) if path.exists() else {}

@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+# At the top, so that a missing one is told before the run and not after it.
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -87,9 +90,6 @@ def read_log(path: Path, until: int | None = None) -> list[dict[str, float]]:
 
 def draw_curves(records: list[dict[str, float]], path: Path) -> None:
     """Draw training loss, validation loss and validation accuracy over steps into a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
