@@ -68,6 +68,17 @@ def test_minilm_becomes_the_equal_distilbert() -> None:
     assert load_tokenizer(str(base), 512)("x " * 600)["input_ids"][-1] == 102
 
 
+@pytest.mark.parametrize(("names", "kept"), [(["neg", "pos"], True), (["bad", "good"], False)])
+def test_a_classifier_of_the_same_labels_keeps_its_head(tiny_run: Path, names: list[str], kept: bool) -> None:
+    from edge_imdb.train.base import load_classifier
+    from safetensors.torch import load_file
+
+    state = load_classifier(str(tiny_run), names, 64, 0.3, 0.0, 0.2).state_dict()
+    before = load_file(tiny_run / "model.safetensors")
+    assert all((state[name] == value).all() for name, value in before.items() if name.startswith("distilbert."))
+    assert bool((state["classifier.weight"] == before["classifier.weight"]).all()) is kept
+
+
 def test_a_conversion_that_changes_the_output_is_refused(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from edge_imdb.train import base
 

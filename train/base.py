@@ -68,7 +68,9 @@ def load_tokenizer(base: str, max_length: int) -> PreTrainedTokenizerFast:
 def load_classifier(
     base: str, names: list[str], max_length: int, dropout: float, attention_dropout: float, classifier_dropout: float
 ) -> DistilBertForSequenceClassification:
-    """A DistilBERT with a fresh classification head for ``names``, its encoder from ``base``.
+    """A DistilBERT with a classification head for ``names``, its encoder from ``base``.
+
+    The head is a fresh one, unless ``base`` is a DistilBERT classifier of just these labels, whose head it keeps.
 
     Raises BaseModelError where ``base`` is neither BERT nor DistilBERT, HubError where it can't be fetched.
     """
@@ -85,12 +87,16 @@ def load_classifier(
         raise BaseModelError(
             f"{base} reads {config.max_position_embeddings} tokens at most: lower --max-length from {max_length}."
         )
+    same_labels = [found.id2label[i] for i in sorted(found.id2label)] == names
+    keeps_head = same_labels and "DistilBertForSequenceClassification" in (found.architectures or [])
     config.id2label = dict(enumerate(names))
     config.label2id = {name: i for i, name in enumerate(names)}
     config.problem_type = "single_label_classification"
     config.dropout, config.attention_dropout = dropout, attention_dropout
     config.seq_classif_dropout = classifier_dropout
     config.architectures = ["DistilBertForSequenceClassification"]
+    if keeps_head:
+        return _load(DistilBertForSequenceClassification.from_pretrained, base, config=config).float()
     model = DistilBertForSequenceClassification(config)
     if found.model_type == "bert":
         encoder = distilbert_from_bert(_load(BertModel.from_pretrained, base, add_pooling_layer=False), config)

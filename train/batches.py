@@ -36,8 +36,10 @@ class GroupedByLength(Sampler[int]):
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
         order = torch.randperm(len(self._lengths), generator=generator)
         batches: list[torch.Tensor] = []
-        for pool in order.split(POOL * self._batch_size):
-            batches += pool[self._lengths[pool].argsort(stable=True)].split(self._batch_size)
+        for start in range(0, len(order), POOL * self._batch_size):
+            pool = order[start : start + POOL * self._batch_size]
+            pool = pool[self._lengths[pool].argsort(stable=True)]
+            batches += [pool[cut : cut + self._batch_size] for cut in range(0, len(pool), self._batch_size)]
         # The one that may be short stays last, or the cuts between batches would shift.
         last = batches.pop()
         for index in torch.randperm(len(batches), generator=generator).tolist():
