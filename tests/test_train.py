@@ -195,6 +195,26 @@ def test_a_finished_run_is_not_lost(tiny_bert: Path, reviews_csv: tuple[Path, Pa
     assert (run / "model.safetensors").read_bytes() != before["model.safetensors"]
 
 
+def test_a_mistake_in_the_options_leaves_nothing_in_the_way(
+    tiny_bert: Path, reviews_csv: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(BaseModelError):
+        train(tmp_path / "missing", reviews_csv, tmp_path / "runs")
+    with pytest.raises(EdgeImdbError, match="nowhere"):
+        train(tiny_bert, (tmp_path / "nowhere.csv", reviews_csv[1]), tmp_path / "runs")
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_files_in_the_place_of_an_unfinished_run_are_kept(
+    tiny_bert: Path, reviews_csv: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "sentiment.partial").mkdir()
+    (tmp_path / "sentiment.partial" / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match="no run"):
+        train(tiny_bert, reviews_csv, tmp_path, overwrite=True)
+    assert (tmp_path / "sentiment.partial" / "thesis.txt").exists()
+
+
 def test_a_folder_of_other_files_is_never_replaced(
     tiny_bert: Path, reviews_csv: tuple[Path, Path], tmp_path: Path
 ) -> None:

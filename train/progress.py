@@ -18,6 +18,7 @@ class ProgressBar(TrainerCallback):
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
+        self._measuring: tqdm | None = None
         self._shown: dict[str, str] = {}
 
     def on_train_begin(
@@ -46,6 +47,26 @@ class ProgressBar(TrainerCallback):
             if "eval_accuracy" in logs:
                 self._shown["accuracy"] = f"{100 * logs['eval_accuracy']:.2f}%"
             self._bar.set_postfix(self._shown)
+
+    def on_prediction_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        eval_dataloader: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if state.is_world_process_zero:
+            if self._measuring is None:
+                self._measuring = tqdm(total=len(eval_dataloader), desc="measure", unit="batch", leave=False)
+            self._measuring.update()
+
+    def _measured(self, *arguments: Any, **kwargs: Any) -> None:
+        if self._measuring is not None:
+            self._measuring.close()
+            self._measuring = None
+
+    on_evaluate = on_predict = _measured
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -86,6 +107,11 @@ def read_log(path: Path, until: int | None = None) -> list[dict[str, float]]:
         if until is None or record["step"] <= until:
             records.append(record)
     return records
+
+
+def write_log(records: list[dict[str, float]], path: Path) -> None:
+    """Write a log anew, a JSON object a line."""
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
 def draw_curves(records: list[dict[str, float]], path: Path) -> None:

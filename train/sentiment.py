@@ -40,11 +40,13 @@ from .base import load_classifier, load_tokenizer
 from .batches import GroupedByLength
 from .card import publish_to_hub, write_card
 from .energy import EnergyMeter
-from .progress import ProgressBar, RunLog, draw_curves, read_log
+from .progress import ProgressBar, RunLog, draw_curves, read_log, write_log
 
 TASK = "sentiment"
 # What makes a folder one of our runs.
 MARKER = "metrics.json"
+# The options of a run, for --resume and for export on this machine.
+RECORD = "run.json"
 
 
 def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lambda line: None) -> Path:
@@ -62,7 +64,7 @@ def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lamb
         say = lambda line: None  # noqa: E731
     target = Path(options.output) / TASK
     partial = target.with_name(f"{TASK}.partial")
-    checkpoint = _open_partial(options, target, partial, state)
+    checkpoint = _find_checkpoint(options, target, partial, state.num_processes)
 
     set_seed(options.seed)
     truncation = Truncation(options.max_length, options.head_ratio)
@@ -86,6 +88,11 @@ def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lamb
     steps_per_epoch = math.ceil(
         math.ceil(len(train_set) / (options.batch_size * state.num_processes)) / options.gradient_accumulation
     )
+    # Not before everything that a wrong option would stop at.
+    state.wait_for_everyone()
+    if state.is_main_process:
+        _open_partial(options, partial, checkpoint, state.num_processes)
+    state.wait_for_everyone()
     arguments = _training_arguments(options, partial, steps_per_epoch)
     meter = EnergyMeter(partial / "energy.json", options.country) if state.is_main_process else None
     trainer = _Trainer(
@@ -118,6 +125,7 @@ def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lamb
     }
     if data.test is not None:
         # The one time that the test split is read.
+        say(f"measuring on {len(data.test.texts)} test reviews")
         test = trainer.predict(_encode(data.test, encoder).sort("length"))
         metrics["test"] = _measure(_logits(test), test.label_ids, temperature)
     if state.is_main_process:
@@ -146,9 +154,9 @@ def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lamb
         with staging(target) as folder:
             trainer.model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-            shutil.copy(partial / "run.json", folder / "run.json")
+            shutil.copy(partial / RECORD, folder / RECORD)
             (folder / MARKER).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-            (folder / "log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in log), encoding="utf-8")
+            write_log(log, folder / "log.jsonl")
             draw_curves(log, folder / "curves.png")
             write_card(folder, metrics)
         shutil.rmtree(partial, ignore_errors=True)
@@ -202,49 +210,48 @@ def _has_accelerator() -> bool:
     return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
-def _open_partial(options: SentimentOptions, target: Path, partial: Path, state: PartialState) -> Path | None:
-    """Make or reopen the folder of an unfinished run; return the checkpoint to go on from, if there is one."""
-    recorded = {
-        "task": TASK,
-        "hyperparameters": hyperparameters(options),
-        "world_size": state.num_processes,
-    }
+def _find_checkpoint(options: SentimentOptions, target: Path, partial: Path, world_size: int) -> Path | None:
+    """Check that the run may be written; return the checkpoint to go on from, if there is one. Writes nothing."""
     check_free(target, options.overwrite, "finished run", MARKER)
-    record = partial / "run.json"
-    checkpoint = None
-    if options.resume:
-        if not record.exists():
-            raise OutputError(f"{partial} holds no unfinished run: leave --resume out to begin one.")
-        before = json.loads(record.read_text(encoding="utf-8"))
-        for name, value in recorded["hyperparameters"].items():  # type: ignore[attr-defined]
-            if before["hyperparameters"].get(name) != value:
-                raise UsageError(
-                    f"The unfinished run in {partial} has {name} {before['hyperparameters'].get(name)!r}, and not "
-                    f"{value!r}: give the same options to go on, or --overwrite to begin anew."
-                )
-        if before["world_size"] != state.num_processes:
-            raise UsageError(
-                f"The unfinished run in {partial} has {before['world_size']} processes, and not "
-                f"{state.num_processes}: launch as many to go on, or give --overwrite to begin anew."
+    record = partial / RECORD
+    if partial.exists() and any(partial.iterdir()) and not record.exists():
+        raise OutputError(f"{partial} holds files that are no run: choose another --output.")
+    checkpoint = _last_checkpoint(partial)
+    if not options.resume:
+        # What stopped before its first checkpoint has nothing to lose.
+        if checkpoint is not None and not options.overwrite:
+            raise OutputError(
+                f"{partial} holds an unfinished run: --resume goes on with it, --overwrite drops it and begins anew."
             )
-        checkpoint = _last_checkpoint(partial)
-    elif partial.exists() and not options.overwrite:
-        raise OutputError(
-            f"{partial} holds an unfinished run: --resume goes on with it, --overwrite drops it and begins anew."
+        return None
+    if not record.exists():
+        raise OutputError(f"{partial} holds no unfinished run: leave --resume out to begin one.")
+    before = json.loads(record.read_text(encoding="utf-8"))
+    for name, value in hyperparameters(options).items():
+        if before["hyperparameters"].get(name) != value:
+            raise UsageError(
+                f"The unfinished run in {partial} has {name} {before['hyperparameters'].get(name)!r}, and not "
+                f"{value!r}: give the same options to go on, or --overwrite to begin anew."
+            )
+    if before["world_size"] != world_size:
+        raise UsageError(
+            f"The unfinished run in {partial} has {before['world_size']} processes, and not {world_size}: "
+            "launch as many to go on, or give --overwrite to begin anew."
         )
-    state.wait_for_everyone()
-    if state.is_main_process:
-        if checkpoint is None:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            record.write_text(json.dumps(recorded, indent=2) + "\n", encoding="utf-8")
-        else:
-            # Records after the checkpoint will be made again.
-            step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
-            log = read_log(partial / "log.jsonl", step)
-            (partial / "log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in log), encoding="utf-8")
-    state.wait_for_everyone()
     return checkpoint
+
+
+def _open_partial(options: SentimentOptions, partial: Path, checkpoint: Path | None, world_size: int) -> None:
+    """Make the folder of an unfinished run, or bring it back to ``checkpoint``."""
+    if checkpoint is None:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        record = {"task": TASK, "hyperparameters": hyperparameters(options), "world_size": world_size}
+        (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        return
+    # Records after the checkpoint will be made again.
+    step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
+    write_log(read_log(partial / "log.jsonl", step), partial / "log.jsonl")
 
 
 def _last_checkpoint(partial: Path) -> Path | None:
@@ -285,7 +292,8 @@ def _computes_bf16() -> bool:
 
 
 def _training_arguments(options: SentimentOptions, partial: Path, steps_per_epoch: int) -> TrainingArguments:
-    interval = max(1, steps_per_epoch // options.evaluations_per_epoch)
+    steps = math.ceil(steps_per_epoch * options.epochs)
+    interval = max(1, min(steps, steps_per_epoch // options.evaluations_per_epoch))
     return TrainingArguments(
         output_dir=str(partial),
         num_train_epochs=options.epochs,
@@ -295,7 +303,7 @@ def _training_arguments(options: SentimentOptions, partial: Path, steps_per_epoc
         optim="adamw_torch_fused",
         learning_rate=options.learning_rate,
         lr_scheduler_type="linear",
-        warmup_steps=round(options.warmup * steps_per_epoch * options.epochs),
+        warmup_steps=round(options.warmup * steps),
         weight_decay=options.weight_decay,
         adam_beta1=options.adam_beta1,
         adam_beta2=options.adam_beta2,
