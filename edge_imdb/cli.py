@@ -120,9 +120,7 @@ def predict(
     if file is not None and texts:
         raise UsageError("Give texts or --file, not both.")
     if file is None and not texts:
-        raise UsageError(
-            'There is no text: give one, as in edge-imdb predict "great film", or --file, or - to read them.'
-        )
+        raise UsageError('Give a text, as in edge-imdb predict "great film", or --file, or - for standard input.')
     if "-" in texts and len(texts) > 1:
         raise UsageError("- reads the reviews from standard input: give no other text beside it.")
     rows = _rows(texts, file, column)

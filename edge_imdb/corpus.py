@@ -49,6 +49,8 @@ def load_corpus(options: Mapping[str, Any]) -> Corpus:
         seen = {clean(text) for text in test.texts}
         reviews = reviews.take([i for i, text in enumerate(reviews.texts) if clean(text) not in seen])
     dropped = everything - len(reviews.texts)
+    if not reviews.texts:
+        raise DataError(f"Every review of {data} stands in the test reviews too: give other reviews to train on.")
     if limit is not None:
         reviews = reviews.take(sample(reviews.texts, limit, seed))
         test = test and test.take(sample(test.texts, limit, seed))

@@ -193,7 +193,14 @@ def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_with_130_and_no_traceback(tmp_path: Path) -> None:
     arguments = [sys.executable, "-m", "edge_imdb", "predict", "-"]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        arguments,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A shell starts background jobs, this test among them perhaps, with SIGINT ignored, and children inherit it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         assert process.stdin and process.stdout and process.stderr
         process.stdin.write(b"great film\n")
         process.stdin.flush()

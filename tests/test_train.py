@@ -300,6 +300,7 @@ def test_train_export_predict_from_an_empty_folder(
     assert run_command(*arguments, cwd=tmp_path).stdout.startswith("pos\t")
     again = run_command("export", "--quantize", cwd=tmp_path)
     assert again.returncode == 1 and "--overwrite" in again.stderr
-    moved = run_command("export", "--quantize", "--overwrite", "--data", reviews_csv[1], cwd=tmp_path)
+    other = write_csv(tmp_path / "other.csv", make_reviews(50, seed=4))
+    moved = run_command("export", "--quantize", "--overwrite", "--data", other, cwd=tmp_path)
     assert moved.returncode == 1 and "not those that the run was trained on" in moved.stderr
     assert run_command(*arguments, cwd=tmp_path).stdout.startswith("pos\t")
