@@ -286,7 +286,8 @@ def info(as_json: bool) -> None:
             f"  labels {', '.join(entry['labels'])}; {entry['bytes'] / 2**20:.1f} MiB; {', '.join(entry['graphs'])}"
         )
         for name, value in entry["metrics"].items():
-            shown = ", ".join(f"{k} {v:.4f}" for k, v in value.items()) if isinstance(value, dict) else value
+            pairs = value.items() if isinstance(value, dict) else [("", value)]
+            shown = ", ".join(f"{k} {v:.4g}".strip() for k, v in pairs)
             click.echo(f"  {name}: {shown}")
 
 

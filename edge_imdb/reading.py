@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -211,6 +212,8 @@ def load_split(data: str, split: str) -> Any:
     if not Path(data).exists() and (data.startswith((".", "/", "~")) or data.count("/") > 1):
         raise InputError(f"There is no file or folder {data}: check the path.")
     datasets.disable_progress_bars()
+    # Its retries without a network: the error at the end says it all.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         return datasets.load_dataset(data, split=split)
     except ValueError as error:
@@ -219,14 +222,14 @@ def load_split(data: str, split: str) -> Any:
         raise DataError(f"{data} can't be read as a data set: {_first_line(error)}") from None
     except (OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         if Path(data).exists():
-            raise DataError(f"{data} can't be read as a data set: {_first_line(error)}") from None
+            raise DataError(f"{data} can't be read as a data set: {_first_line(error.__cause__ or error)}") from None
         raise HubError(
             f"The data set {data} can't be had from the Hugging Face Hub ({type(error).__name__}): check its name and "
             "the network, or give a local folder or file with --data (and a local checkpoint with --base)."
         ) from None
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

@@ -139,6 +139,7 @@ def test_odd_texts_get_a_label(command: Command, tmp_path: Path, text: str) -> N
         (["train", "--base", "x", "sentiment"], 2, ["--base behind the task"]),
         (["train", "sentiment", "--epochs", "0"], 2, ["--epochs"]),
         (["train", "sentiment", "--epochs", "many"], 2, ["--epochs"]),
+        (["train", "sentiment", "--country", "XX"], 2, ["--country", "USA"]),
         (["train", "sentiment", "--resume", "--overwrite"], 2, ["--resume"]),
         (["train", "sentiment", "--resume"], 1, ["no unfinished run"]),
         (["frobnicate"], 2, ["frobnicate"]),

@@ -113,7 +113,8 @@ class Hub(BaseHTTPRequestHandler):
                     target = repository / record["value"]["path"]
                     target.parent.mkdir(parents=True, exist_ok=True)
                     target.write_bytes(base64.b64decode(record["value"]["content"]))
-            return self._json({"commitUrl": f"{address}/commit", "commitOid": COMMIT, "success": True})
+            commit = f"{address}/{repository.parent.name}/{repository.name}/commit/{COMMIT}"
+            return self._json({"commitUrl": commit, "commitOid": COMMIT, "success": True})
         return self._missing("EntryNotFound")
 
 

@@ -116,6 +116,7 @@ def test_a_base_that_is_no_bert_is_refused(
     ("base", "kind", "words"),
     [
         ("./missing", BaseModelError, "no folder ./missing"),
+        (__file__, BaseModelError, r"no config\.json"),
         ("somebody/missing", HubError, "--base .* --data"),
     ],
 )

@@ -39,10 +39,13 @@ def _load(loader: Any, base: str, **options: Any) -> Any:
     local = Path(base).exists()
     if not local and (base.startswith((".", "/", "~")) or base.count("/") > 1):
         raise BaseModelError(f"There is no folder {base}: check the path given with --base.")
+    if local and not Path(base, "config.json").is_file():
+        raise BaseModelError(f"{base} is no checkpoint, for it has no config.json: give the folder of one with --base.")
     try:
         return loader(base, **options)
     except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        # transformers may list every model it knows behind the first sentence.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0]
         if local:
             raise BaseModelError(f"{base} can't be read as a checkpoint: {reason}") from error
         raise HubError(

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from codecarbon import OfflineEmissionsTracker
+from codecarbon.input import DataSource
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..errors import UsageError
+
+
+def check_country(code: str) -> None:
+    """Raise UsageError where codecarbon has no electricity mix for a country; it would go on with the world's."""
+    if code not in DataSource().get_global_energy_mix_data():
+        raise UsageError(f"--country is {code!r}: give an ISO code of three letters, such as USA, DEU or IND.")
 
 
 class EnergyMeter(TrainerCallback):

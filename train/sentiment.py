@@ -39,7 +39,7 @@ from ..text import ReviewEncoder, Truncation
 from .base import load_classifier, load_tokenizer
 from .batches import GroupedByLength
 from .card import publish_to_hub, write_card
-from .energy import EnergyMeter
+from .energy import EnergyMeter, check_country
 from .progress import ProgressBar, RunLog, draw_curves, read_log, write_log
 
 TASK = "sentiment"
@@ -193,6 +193,7 @@ def _check_options(options: SentimentOptions) -> None:
         raise UsageError(f"--weight-decay is {options.weight_decay}: it must be 0 or more.")
     if options.limit is not None and options.limit < 4:
         raise UsageError(f"--limit is {options.limit}: it must be 4 or more.")
+    check_country(options.country)
     if options.resume and options.overwrite:
         raise UsageError("--resume goes on with a run and --overwrite drops it: give one of the two.")
 
@@ -200,7 +201,8 @@ def _check_options(options: SentimentOptions) -> None:
 def _quiet_libraries() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    logging.getLogger("accelerate").setLevel(logging.ERROR)
+    for name in ("accelerate", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     # Pinned memory and lr_scheduler order: nothing that a person who trains could act on.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.")
     warnings.filterwarnings("ignore", category=FutureWarning)
