@@ -41,8 +41,9 @@ class SentimentOptions:
     max_grad_norm: float = _option(1.0, "Norm that gradients are clipped to.")
     label_smoothing: float = _option(0.0, "Label smoothing.")
     dropout: float = _option(0.1, "Dropout on embeddings and feed-forward layers.")
-    # At 0 PyTorch takes its fused attention: on two cores 2.3 times the tokens a second at length 256, 4.4 at 512.
-    attention_dropout: float = _option(0.0, "Dropout on attention weights; over 0 it is 2 to 4 times slower on CPU.")
+    # At 0 PyTorch takes its fused attention on a CPU; with any dropout it falls back to one that is far slower, the
+    # more so the longer the reviews.
+    attention_dropout: float = _option(0.0, "Dropout on attention weights; over 0 training is far slower on a CPU.")
     classifier_dropout: float = _option(0.2, "Dropout before the classifier.")
     evaluations_per_epoch: int = _option(2, "Checkpoints and validations in each epoch; the best is kept.")
     precision: str = _option("auto", "auto takes bf16 autocast where the device computes in it.")

@@ -15,9 +15,9 @@ class GroupedByLength(Sampler[int]):
     """Yields row indices, ``batch_size`` at a time of like length.
 
     transformers' own LengthGroupedSampler leaves each pool sorted, long to short, so that the model sees long reviews
-    for a while and then short ones, and drifts with them: on IMDb it called 15 % of the longest validation reviews
-    positive at the end of such a cycle, where half are. Here the batches are shuffled. The order depends on ``seed``
-    and the epoch alone, so a resumed run meets the batches that it would have met.
+    for a while and then short ones, and drifts with them: on IMDb, at the end of such a cycle, it called nearly all of
+    the longest validation reviews negative. Here the batches are shuffled. The order depends on ``seed`` and the epoch
+    alone, so a resumed run meets the batches that it would have met.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
