@@ -68,6 +68,18 @@ def test_minilm_becomes_the_equal_distilbert() -> None:
     assert load_tokenizer(str(base), 512)("x " * 600)["input_ids"][-1] == 102
 
 
+def test_a_bert_stored_in_half_precision_is_converted_in_full(tiny_bert: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import BertModel
+
+    from edge_imdb.train.base import load_classifier
+
+    folder = Path(shutil.copytree(tiny_bert, tmp_path / "half"))
+    BertModel.from_pretrained(tiny_bert).half().save_pretrained(folder)
+    model = load_classifier(str(folder), ["neg", "pos"], 64, 0.1, 0.0, 0.2)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
 @pytest.mark.parametrize(("names", "kept"), [(["neg", "pos"], True), (["bad", "good"], False)])
 def test_a_classifier_of_the_same_labels_keeps_its_head(tiny_run: Path, names: list[str], kept: bool) -> None:
     from edge_imdb.train.base import load_classifier

@@ -142,6 +142,8 @@ def distilbert_from_bert(bert: BertModel, config: DistilBertConfig) -> DistilBer
     Row 0 of the token types is added to every position's row; the pooler is left behind. The two are compared on
     random ids; BaseModelError where a hidden state differs by more than 1e-4.
     """
+    # transformers 5 loads a checkpoint in the precision that it was stored in, float16 perhaps.
+    bert = bert.float()
     source = bert.state_dict()
     target = {
         "embeddings.word_embeddings.weight": source["embeddings.word_embeddings.weight"],
