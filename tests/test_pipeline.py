@@ -105,9 +105,8 @@ def test_a_score_does_not_depend_on_the_neighbours(tiny_bundle: Path) -> None:
 
 
 def test_gate_refuses_and_leaves_nothing(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edge_imdb.export import quantize, sentiment
-
     from edge_imdb.errors import GateError
+    from edge_imdb.export import quantize, sentiment
 
     def one_bit(source: Path, target: Path) -> dict[str, object]:
         import onnx
@@ -130,9 +129,8 @@ def test_gate_refuses_and_leaves_nothing(tiny_run: Path, tmp_path: Path, monkeyp
 def test_fp32_gate_refuses_a_graph_of_other_weights(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edge_imdb.export import sentiment
-
     from edge_imdb.errors import GateError
+    from edge_imdb.export import sentiment
 
     monkeypatch.setattr(sentiment, "TOLERANCE", 1e-12)
     with pytest.raises(GateError, match="fp32 graph's logits differ"):

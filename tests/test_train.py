@@ -43,8 +43,9 @@ def as_arguments(options: object) -> list[str]:
 
 def test_bert_becomes_the_equal_distilbert(tiny_bert: Path) -> None:
     import torch
-    from edge_imdb.train.base import load_classifier
     from transformers import AutoTokenizer, BertModel
+
+    from edge_imdb.train.base import load_classifier
 
     model = load_classifier(str(tiny_bert), ["neg", "pos"], 64, 0.1, 0.0, 0.2).eval()
     bert = BertModel.from_pretrained(tiny_bert).eval()
@@ -82,8 +83,9 @@ def test_a_bert_stored_in_half_precision_is_converted_in_full(tiny_bert: Path, t
 
 @pytest.mark.parametrize(("names", "kept"), [(["neg", "pos"], True), (["bad", "good"], False)])
 def test_a_classifier_of_the_same_labels_keeps_its_head(tiny_run: Path, names: list[str], kept: bool) -> None:
-    from edge_imdb.train.base import load_classifier
     from safetensors.torch import load_file
+
+    from edge_imdb.train.base import load_classifier
 
     state = load_classifier(str(tiny_run), names, 64, 0.3, 0.0, 0.2).state_dict()
     before = load_file(tiny_run / "model.safetensors")
