@@ -315,18 +315,10 @@ def _hyperparameter_options(command: Callable[..., None]) -> Callable[..., None]
         flag = "--" + field.name.replace("_", "-")
         if kinds[0] is bool:
             decorate = click.option(flag, is_flag=True, help=field.metadata["help"])
-        elif field.name == "precision":
-            decorate = click.option(
-                flag,
-                type=click.Choice(PRECISIONS),
-                default=field.default,
-                show_default=True,
-                help=field.metadata["help"],
-            )
         else:
             decorate = click.option(
                 flag,
-                type=kinds[0],
+                type=click.Choice(PRECISIONS) if field.name == "precision" else kinds[0],
                 default=field.default,
                 show_default=field.default is not None,
                 help=field.metadata["help"],

@@ -7,6 +7,10 @@ from typing import Any
 
 DEFAULT_BASE = "distilbert/distilbert-base-uncased"
 DEFAULT_DATA = "stanfordnlp/imdb"
+# Files of a finished run that training writes and export reads: its figures, which also mark the folder as one of our
+# runs, and its options, which serve --resume and export on this machine and name its paths.
+METRICS = "metrics.json"
+RECORD = "run.json"
 PRECISIONS = ("auto", "bf16", "fp32")
 
 

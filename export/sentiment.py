@@ -24,6 +24,7 @@ from ..bundle import GRAPHS, MANIFEST, TASKS, write_manifest
 from ..corpus import load_corpus
 from ..errors import BundleError, DataError, GateError, UsageError
 from ..evaluation import evaluate_sentiment
+from ..options import METRICS, RECORD
 from ..output import check_free, staging
 from ..reading import Reviews
 from ..sentiment import Sentiment
@@ -103,8 +104,8 @@ def export_sentiment(
 
 def _read_run(source: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
-        metrics = json.loads((source / "metrics.json").read_text(encoding="utf-8"))
-        run = json.loads((source / "run.json").read_text(encoding="utf-8"))
+        metrics = json.loads((source / METRICS).read_text(encoding="utf-8"))
+        run = json.loads((source / RECORD).read_text(encoding="utf-8"))
     except OSError:
         hint = ""
         if source.with_name(f"{source.name}.partial").is_dir():

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import HubError
-
-# run.json names local paths; it serves export on this machine alone.
-PRIVATE = ["run.json"]
+from ..options import RECORD
 
 
 def write_card(folder: Path, metrics: dict[str, Any]) -> None:
@@ -88,7 +86,7 @@ def publish_to_hub(folder: Path, repository: str) -> str:
         api = HfApi()
         address = api.create_repo(repository, exist_ok=True)
         api.upload_folder(
-            repo_id=repository, folder_path=folder, ignore_patterns=PRIVATE, commit_message="Upload by edge-imdb"
+            repo_id=repository, folder_path=folder, ignore_patterns=[RECORD], commit_message="Upload by edge-imdb"
         )
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

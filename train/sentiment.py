@@ -31,7 +31,7 @@ from transformers import (
 from ..corpus import Corpus, load_corpus
 from ..errors import OutputError, UsageError
 from ..metrics import accuracy, classification_metrics, fit_temperature, log_loss, softmax
-from ..options import SentimentOptions, hyperparameters
+from ..options import METRICS, RECORD, SentimentOptions, hyperparameters
 from ..output import check_free, staging
 from ..reading import Reviews
 from ..splits import fingerprint
@@ -43,10 +43,6 @@ from .energy import EnergyMeter, check_country
 from .progress import ProgressBar, RunLog, draw_curves, read_log, write_log
 
 TASK = "sentiment"
-# What makes a folder one of our runs.
-MARKER = "metrics.json"
-# The options of a run, for --resume and for export on this machine.
-RECORD = "run.json"
 
 
 def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lambda line: None) -> Path:
@@ -155,7 +151,7 @@ def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lamb
             trainer.model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             shutil.copy(partial / RECORD, folder / RECORD)
-            (folder / MARKER).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+            (folder / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
             write_log(log, folder / "log.jsonl")
             draw_curves(log, folder / "curves.png")
             write_card(folder, metrics)
@@ -214,7 +210,7 @@ def _has_accelerator() -> bool:
 
 def _find_checkpoint(options: SentimentOptions, target: Path, partial: Path, world_size: int) -> Path | None:
     """Check that the run may be written; return the checkpoint to go on from, if there is one. Writes nothing."""
-    check_free(target, options.overwrite, "finished run", MARKER)
+    check_free(target, options.overwrite, "finished run", METRICS)
     record = partial / RECORD
     if partial.exists() and any(partial.iterdir()) and not record.exists():
         raise OutputError(f"{partial} holds files that are no run: choose another --output.")
