@@ -19,7 +19,7 @@ import click
 from . import __version__
 from .bundle import TASKS, find_bundle, open_bundle
 from .errors import EdgeImdbError, InputError, MissingDependencyError, UsageError
-from .options import DEFAULT_DATA, PRECISIONS, SentimentOptions
+from .options import DEFAULT_DATA, SentimentOptions
 
 EXPORT_TASKS = (*TASKS, "all")
 
@@ -318,7 +318,7 @@ def _hyperparameter_options(command: Callable[..., None]) -> Callable[..., None]
         else:
             decorate = click.option(
                 flag,
-                type=click.Choice(PRECISIONS) if field.name == "precision" else kinds[0],
+                type=click.Choice(field.metadata["choices"]) if field.metadata["choices"] else kinds[0],
                 default=field.default,
                 show_default=field.default is not None,
                 help=field.metadata["help"],

@@ -1,4 +1,4 @@
-"""load_corpus: train, validation and test reviews of a run, the same whenever and wherever it is asked again."""
+"""load_corpus and load_texts: the reviews of a run by split, the same whenever and wherever they are asked for again."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError, SplitError
-from .reading import TABLES, Reviews, read_reviews
+from .errors import DataError, SplitError, UsageError
+from .reading import TABLES, Reviews, read_reviews, read_texts
 from .splits import hold_out, sample
 from .text import clean
 
@@ -58,3 +58,53 @@ def load_corpus(options: Mapping[str, Any]) -> Corpus:
     if len({reviews.labels[i] for i in train}) < 2:
         raise DataError("Only one label is left to train on: give more reviews, or a higher --limit.")
     return Corpus(reviews.take(train), reviews.take(held), test, dropped)
+
+
+@dataclass
+class Texts:
+    """The texts of a run without labels; ``dropped`` texts to train on stood in the test split too, and are left out."""
+
+    train: list[str]
+    validation: list[str]
+    test: list[str] | None
+    dropped: int
+
+
+def load_texts(options: Mapping[str, Any]) -> Texts:
+    """Read and split the texts as ``options`` say, by the names of FillMaskOptions.
+
+    Validation is held out of the split train by text and seed; ``unsupervised`` texts are only trained on, those left
+    out that stand in test or validation too. Raises InputError, DataError or HubError.
+    """
+    data, test_data, column, limit, seed = (
+        options[name] for name in ("data", "test_data", "text_column", "limit", "seed")
+    )
+    single = Path(data).suffix.lower() in TABLES
+    texts = read_texts(data, "train", column)
+    if options["unsupervised"] and single:
+        raise UsageError(f"--unsupervised needs a data set with a split of that name, and {data} is a single file.")
+    unsupervised = read_texts(data, "unsupervised", column) if options["unsupervised"] else []
+    test = None
+    if test_data:
+        test = read_texts(test_data, "test", column)
+    elif not single:
+        try:
+            test = read_texts(data, "test", column)
+        except SplitError:
+            test = None
+    everything = len(texts) + len(unsupervised)
+    seen = {clean(text) for text in test or []}
+    texts = [text for text in texts if clean(text) not in seen]
+    unsupervised = [text for text in unsupervised if clean(text) not in seen]
+    dropped = everything - len(texts) - len(unsupervised)
+    if not texts:
+        raise DataError(f"Every review of {data} stands in the test reviews too: give other reviews to train on.")
+    if limit is not None:
+        texts = [texts[i] for i in sample(texts, limit, seed)]
+        unsupervised = [unsupervised[i] for i in sample(unsupervised, limit, seed)]
+        test = test and [test[i] for i in sample(test, limit, seed)]
+    train, held = hold_out(texts, [0] * len(texts), options["validation"], seed)
+    validation = [texts[i] for i in held]
+    kept = {clean(text) for text in validation}
+    extra = [text for text in unsupervised if clean(text) not in kept]
+    return Texts([texts[i] for i in train] + extra, validation, test, dropped)

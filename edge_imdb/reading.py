@@ -173,6 +173,21 @@ def read_reviews(
     return _read_dataset(data, split, text_column, label_column, names)
 
 
+def read_texts(data: str, split: str, text_column: str = "text") -> list[str]:
+    """Read the texts of one split, labelled or not; ``data`` and the errors are those of ``read_reviews``."""
+    path = Path(data)
+    if path.suffix.lower() in TABLES:
+        texts = []
+        for place, text in iter_texts(path, text_column):
+            if not clean(text):
+                raise DataError(f"{place} has no text: remove the row or fill it in.")
+            texts.append(text)
+        return texts
+    if path.is_file():
+        raise InputError(f"{data} is of no known kind: use .csv, .jsonl or .parquet.")
+    return _dataset_texts(data, split, load_split(data, split), text_column)
+
+
 def _read_table(path: Path, text_column: str, label_column: str, names: Sequence[str] | None) -> Reviews:
     texts: list[str] = []
     raw: list[Any] = []
@@ -189,21 +204,31 @@ def _read_table(path: Path, text_column: str, label_column: str, names: Sequence
 
 def _read_dataset(data: str, split: str, text_column: str, label_column: str, names: Sequence[str] | None) -> Reviews:
     table = load_split(data, split)
-    for column in (text_column, label_column):
-        if column not in table.column_names:
-            found = ", ".join(repr(name) for name in table.column_names)
-            raise DataError(f"Split {split!r} of {data} has no column {column!r}: it has {found}; name the right one.")
+    texts = _dataset_texts(data, split, table, text_column)
+    raw = _dataset_column(data, split, table, label_column)
     feature = table.features[label_column]
     own = list(feature.names) if hasattr(feature, "names") else None
-    texts, raw = list(table[text_column]), list(table[label_column])
-    for number, (text, label) in enumerate(zip(texts, raw, strict=True), 1):
-        if not isinstance(text, str) or not text or text.isspace():
-            raise DataError(f"Split {split!r} of {data} has no text in row {number}: remove the row or fill it in.")
+    for number, label in enumerate(raw, 1):
         if not isinstance(label, (int, str)):
             raise DataError(
                 f"Split {split!r} of {data} has {label!r} for a label in row {number}: use a word or a number."
             )
     return _with_indices(f"Split {split!r} of {data}", texts, raw, own, names)
+
+
+def _dataset_texts(data: str, split: str, table: Any, column: str) -> list[str]:
+    texts = _dataset_column(data, split, table, column)
+    for number, text in enumerate(texts, 1):
+        if not isinstance(text, str) or not text or text.isspace():
+            raise DataError(f"Split {split!r} of {data} has no text in row {number}: remove the row or fill it in.")
+    return texts
+
+
+def _dataset_column(data: str, split: str, table: Any, column: str) -> list[Any]:
+    if column not in table.column_names:
+        found = ", ".join(repr(name) for name in table.column_names)
+        raise DataError(f"Split {split!r} of {data} has no column {column!r}: it has {found}; name the right one.")
+    return list(table[column])
 
 
 def load_split(data: str, split: str) -> Any:

@@ -1,4 +1,4 @@
-"""load_tokenizer and load_classifier: the checkpoint to start from, a BERT turned into the equal DistilBERT."""
+"""load_tokenizer, load_classifier and load_masked_lm: the checkpoint to start from, a BERT turned into the equal DistilBERT."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from transformers import (
     AutoConfig,
     AutoTokenizer,
     BertConfig,
+    BertForMaskedLM,
     BertModel,
     DistilBertConfig,
+    DistilBertForMaskedLM,
     DistilBertForSequenceClassification,
     DistilBertModel,
     PreTrainedTokenizerFast,
@@ -68,6 +70,20 @@ def load_tokenizer(base: str, max_length: int) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def _load_config(base: str, length: int, option: str) -> Any:
+    """The configuration of a BERT or DistilBERT that reads ``length`` tokens. Raises BaseModelError."""
+    config = _load(AutoConfig.from_pretrained, base)
+    if config.model_type not in ("bert", "distilbert"):
+        raise BaseModelError(
+            f"{base} is a {config.model_type} checkpoint: give a DistilBERT, or a BERT to be turned into one."
+        )
+    if length > config.max_position_embeddings:
+        raise BaseModelError(
+            f"{base} reads {config.max_position_embeddings} tokens at most: lower {option} from {length}."
+        )
+    return config
+
+
 def load_classifier(
     base: str, names: list[str], max_length: int, dropout: float, attention_dropout: float, classifier_dropout: float
 ) -> DistilBertForSequenceClassification:
@@ -77,19 +93,8 @@ def load_classifier(
 
     Raises BaseModelError where ``base`` is neither BERT nor DistilBERT, HubError where it can't be fetched.
     """
-    found = _load(AutoConfig.from_pretrained, base)
-    if found.model_type == "bert":
-        config = distilbert_config(found, base)
-    elif found.model_type == "distilbert":
-        config = found
-    else:
-        raise BaseModelError(
-            f"{base} is a {found.model_type} checkpoint: give a DistilBERT, or a BERT to be turned into one."
-        )
-    if max_length > config.max_position_embeddings:
-        raise BaseModelError(
-            f"{base} reads {config.max_position_embeddings} tokens at most: lower --max-length from {max_length}."
-        )
+    found = _load_config(base, max_length, "--max-length")
+    config = distilbert_config(found, base) if found.model_type == "bert" else found
     same_labels = [found.id2label[i] for i in sorted(found.id2label)] == names
     keeps_head = same_labels and "DistilBertForSequenceClassification" in (found.architectures or [])
     config.id2label = dict(enumerate(names))
@@ -107,6 +112,57 @@ def load_classifier(
         encoder = _load(DistilBertModel.from_pretrained, base)
     model.distilbert.load_state_dict({name: value.float() for name, value in encoder.state_dict().items()})
     return model
+
+
+def load_masked_lm(
+    base: str, chunk_length: int, dropout: float, attention_dropout: float, attention: str = "sdpa"
+) -> tuple[DistilBertForMaskedLM, bool]:
+    """A DistilBERT with a masked-LM head tied to its embeddings, from ``base``, and whether the head is a new one.
+
+    ``attention`` is transformers' ``attn_implementation``. The head of a DistilBERT or BERT checkpoint is kept. A checkpoint without one gets a transform that is the identity
+    and a decoder bias of 0, so that training starts from the embeddings' own geometry and not from noise.
+
+    Raises BaseModelError where ``base`` is neither BERT nor DistilBERT, HubError where it can't be fetched.
+    """
+    config = _load_config(base, chunk_length, "--chunk-length")
+    bert = config if config.model_type == "bert" else None
+    if bert is not None:
+        config = distilbert_config(bert, base)
+    config.dropout, config.attention_dropout = dropout, attention_dropout
+    config.architectures = ["DistilBertForMaskedLM"]
+    config.tie_word_embeddings = True
+    # Before the model is made: transformers 4 chooses the layers' class by it.
+    config._attn_implementation = attention
+    if bert is not None:
+        source, report = _load(BertForMaskedLM.from_pretrained, base, output_loading_info=True)
+        model = DistilBertForMaskedLM(config)
+        encoder = distilbert_from_bert(source.bert, config)
+        model.distilbert.load_state_dict(encoder.state_dict())
+        head = source.float().cls.predictions
+        model.vocab_transform.load_state_dict(head.transform.dense.state_dict())
+        model.vocab_layer_norm.load_state_dict(head.transform.LayerNorm.state_dict())
+        new = any("transform" in name for name in report["missing_keys"])
+        with torch.no_grad():
+            model.vocab_projector.bias.copy_(head.bias)
+    else:
+        model, report = _load(
+            DistilBertForMaskedLM.from_pretrained,
+            base,
+            config=config,
+            attn_implementation=attention,
+            output_loading_info=True,
+        )
+        model = model.float()
+        new = any("vocab_transform" in name for name in report["missing_keys"])
+    if new:
+        with torch.no_grad():
+            torch.nn.init.eye_(model.vocab_transform.weight)
+            model.vocab_transform.bias.zero_()
+            model.vocab_layer_norm.weight.fill_(1.0)
+            model.vocab_layer_norm.bias.zero_()
+            model.vocab_projector.bias.zero_()
+    model.tie_weights()
+    return model, new
 
 
 def distilbert_config(bert: BertConfig, base: str) -> DistilBertConfig:

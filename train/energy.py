@@ -45,6 +45,10 @@ class EnergyMeter(TrainerCallback):
         return {name: value + self._before.get(name, 0.0) for name, value in now.items()}
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.save()
+
+    def save(self) -> None:
+        """Write down what the run has cost so far, for the process that resumes it."""
         self._tracker.flush()
         partial = self._path.with_suffix(".tmp")
         partial.write_text(json.dumps(self._total()))

@@ -91,9 +91,13 @@ class RunLog(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         if state.is_world_process_zero and logs:
-            record = {"step": state.global_step, "epoch": round(state.epoch or 0, 4), **logs}
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+            write_record({"step": state.global_step, "epoch": round(state.epoch or 0, 4), **logs}, self._path)
+
+
+def write_record(record: dict[str, float], path: Path) -> None:
+    """Append one record to a log."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
 
 
 def read_log(path: Path, until: int | None = None) -> list[dict[str, float]]:
@@ -114,17 +118,26 @@ def write_log(records: list[dict[str, float]], path: Path) -> None:
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
-def draw_curves(records: list[dict[str, float]], path: Path) -> None:
-    """Draw training loss, validation loss and validation accuracy over steps into a PNG."""
+def draw_curves(records: list[dict[str, float]], path: Path, measure: str = "accuracy") -> None:
+    """Draw training and validation loss, and accuracy or perplexity as measured, over steps into a PNG."""
+    curves = (
+        (0, "loss", "train"),
+        (0, "eval_loss", "validation"),
+        (0, "validation_log_loss", "validation"),
+        (1, f"eval_{measure}", "validation"),
+        (1, f"validation_{measure}", "validation"),
+        (1, f"test_{measure}", "test"),
+    )
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    for axes, key, label in ((left, "loss", "train"), (left, "eval_loss", "validation"), (right, "eval_accuracy", "")):
+    panels = figure.subplots(1, 2)
+    for panel, key, label in curves:
         points = [(record["step"], record[key]) for record in records if key in record]
         if points:
-            axes.plot(*zip(*points, strict=True), label=label, marker="o" if key.startswith("eval") else None)
-    left.set(xlabel="step", ylabel="cross-entropy (nats)", title="Loss")
-    right.set(xlabel="step", ylabel="accuracy", title="Validation accuracy")
-    if left.has_data():
-        left.legend()
+            panels[panel].plot(*zip(*points, strict=True), label=label, marker=None if key == "loss" else "o")
+    panels[0].set(xlabel="step", ylabel="cross-entropy (nats)", title="Loss")
+    panels[1].set(xlabel="step", ylabel=measure, title=measure.capitalize())
+    for axes in panels:
+        if axes.has_data():
+            axes.legend()
     figure.savefig(path, dpi=120)

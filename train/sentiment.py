@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
-import os
 import platform
 import shutil
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,18 +26,29 @@ from transformers import (
 )
 
 from ..corpus import Corpus, load_corpus
-from ..errors import OutputError, UsageError
 from ..metrics import accuracy, classification_metrics, fit_temperature, log_loss, softmax
 from ..options import METRICS, RECORD, SentimentOptions, hyperparameters
-from ..output import check_free, staging
+from ..output import staging
 from ..reading import Reviews
 from ..splits import fingerprint
 from ..text import ReviewEncoder, Truncation
 from .base import load_classifier, load_tokenizer
 from .batches import GroupedByLength
 from .card import publish_to_hub, write_card
-from .energy import EnergyMeter, check_country
+from .energy import EnergyMeter
 from .progress import ProgressBar, RunLog, draw_curves, read_log, write_log
+from .runs import (
+    check_options,
+    computes_bf16,
+    described,
+    find_checkpoint,
+    hardware,
+    has_accelerator,
+    keep_memory,
+    open_partial,
+    public,
+    quiet_libraries,
+)
 
 TASK = "sentiment"
 
@@ -53,14 +61,15 @@ def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lamb
 
     Raises UsageError, InputError, DataError, BaseModelError, HubError, OutputError.
     """
-    _check_options(options)
-    _quiet_libraries()
-    state = PartialState(cpu=not _has_accelerator())
+    check_options(options, positive=("evaluations_per_epoch",), ratios=("classifier_dropout", "label_smoothing"))
+    quiet_libraries()
+    keep_memory()
+    state = PartialState(cpu=not has_accelerator())
     if not state.is_main_process:
         say = lambda line: None  # noqa: E731
     target = Path(options.output) / TASK
     partial = target.with_name(f"{TASK}.partial")
-    checkpoint = _find_checkpoint(options, target, partial, state.num_processes)
+    checkpoint = find_checkpoint(options, target, partial, state.num_processes, _last_checkpoint)
 
     set_seed(options.seed)
     truncation = Truncation(options.max_length, options.head_ratio)
@@ -87,7 +96,12 @@ def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lamb
     # Not before everything that a wrong option would stop at.
     state.wait_for_everyone()
     if state.is_main_process:
-        _open_partial(options, partial, checkpoint, state.num_processes)
+        if checkpoint is None:
+            open_partial(TASK, options, partial, state.num_processes)
+        else:
+            # Records after the checkpoint will be made again.
+            step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
+            write_log(read_log(partial / "log.jsonl", step), partial / "log.jsonl")
     state.wait_for_everyone()
     arguments = _training_arguments(options, partial, steps_per_epoch)
     meter = EnergyMeter(partial / "energy.json", options.country) if state.is_main_process else None
@@ -103,7 +117,7 @@ def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lamb
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    device = f"{arguments.device.type} x {state.num_processes}, {'bf16 autocast' if arguments.bf16 else 'fp32'}"
+    device = described(arguments.device, state.num_processes, arguments.bf16)
     say(
         f"training {model.num_parameters() / 1e6:.1f}M parameters on {len(train_set)} reviews for "
         f"{options.epochs:g} epochs of {steps_per_epoch} steps, {device}"
@@ -138,9 +152,9 @@ def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lamb
                 "dropped_also_in_test": data.dropped,
                 "validation_fingerprint": fingerprint(data.validation.texts),
             },
-            "hyperparameters": _public(hyperparameters(options)),
+            "hyperparameters": public(hyperparameters(options)),
             "cost": {**cost, "country": options.country, "train_tokens": int(tokens)},
-            "hardware": _hardware(device),
+            "hardware": hardware(device),
             "versions": {
                 "python": platform.python_version(),
                 "torch": torch.__version__,
@@ -174,84 +188,6 @@ class _Trainer(Trainer):
         return GroupedByLength(self.train_dataset["length"], self.args.train_batch_size, self.args.seed)
 
 
-def _check_options(options: SentimentOptions) -> None:
-    positive = ("epochs", "batch_size", "eval_batch_size", "gradient_accumulation", "learning_rate", "adam_epsilon",
-                "max_grad_norm", "evaluations_per_epoch")  # fmt: skip
-    ratios = ("validation", "warmup", "dropout", "attention_dropout", "classifier_dropout", "label_smoothing",
-              "adam_beta1", "adam_beta2")  # fmt: skip
-    for name in positive:
-        if not getattr(options, name) > 0:
-            raise UsageError(f"--{name.replace('_', '-')} is {getattr(options, name)}: it must be over 0.")
-    for name in ratios:
-        if not 0 <= getattr(options, name) < 1:
-            raise UsageError(f"--{name.replace('_', '-')} is {getattr(options, name)}: it must be from 0 to under 1.")
-    if options.weight_decay < 0:
-        raise UsageError(f"--weight-decay is {options.weight_decay}: it must be 0 or more.")
-    if options.limit is not None and options.limit < 4:
-        raise UsageError(f"--limit is {options.limit}: it must be 4 or more.")
-    check_country(options.country)
-    if options.resume and options.overwrite:
-        raise UsageError("--resume goes on with a run and --overwrite drops it: give one of the two.")
-
-
-def _quiet_libraries() -> None:
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    for name in ("accelerate", "huggingface_hub"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    # Pinned memory and lr_scheduler order: nothing that a person who trains could act on.
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.")
-    warnings.filterwarnings("ignore", category=FutureWarning)
-
-
-def _has_accelerator() -> bool:
-    return torch.cuda.is_available() or torch.backends.mps.is_available()
-
-
-def _find_checkpoint(options: SentimentOptions, target: Path, partial: Path, world_size: int) -> Path | None:
-    """Check that the run may be written; return the checkpoint to go on from, if there is one. Writes nothing."""
-    check_free(target, options.overwrite, "finished run", METRICS)
-    record = partial / RECORD
-    if partial.exists() and any(partial.iterdir()) and not record.exists():
-        raise OutputError(f"{partial} holds files that are no run: choose another --output.")
-    checkpoint = _last_checkpoint(partial)
-    if not options.resume:
-        # What stopped before its first checkpoint has nothing to lose.
-        if checkpoint is not None and not options.overwrite:
-            raise OutputError(
-                f"{partial} holds an unfinished run: --resume goes on with it, --overwrite drops it and begins anew."
-            )
-        return None
-    if not record.exists():
-        raise OutputError(f"{partial} holds no unfinished run: leave --resume out to begin one.")
-    before = json.loads(record.read_text(encoding="utf-8"))
-    for name, value in hyperparameters(options).items():
-        if before["hyperparameters"].get(name) != value:
-            raise UsageError(
-                f"The unfinished run in {partial} has {name} {before['hyperparameters'].get(name)!r}, and not "
-                f"{value!r}: give the same options to go on, or --overwrite to begin anew."
-            )
-    if before["world_size"] != world_size:
-        raise UsageError(
-            f"The unfinished run in {partial} has {before['world_size']} processes, and not {world_size}: "
-            "launch as many to go on, or give --overwrite to begin anew."
-        )
-    return checkpoint
-
-
-def _open_partial(options: SentimentOptions, partial: Path, checkpoint: Path | None, world_size: int) -> None:
-    """Make the folder of an unfinished run, or bring it back to ``checkpoint``."""
-    if checkpoint is None:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        record = {"task": TASK, "hyperparameters": hyperparameters(options), "world_size": world_size}
-        (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        return
-    # Records after the checkpoint will be made again.
-    step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
-    write_log(read_log(partial / "log.jsonl", step), partial / "log.jsonl")
-
-
 def _last_checkpoint(partial: Path) -> Path | None:
     """The newest checkpoint that is whole: the Trainer writes trainer_state.json last."""
     whole = []
@@ -279,16 +215,6 @@ def _encode(reviews: Reviews, encoder: ReviewEncoder) -> Dataset:
     return Dataset.from_dict({"input_ids": ids, "labels": reviews.labels, "length": [len(row) for row in ids]})
 
 
-def _computes_bf16() -> bool:
-    """Whether bf16 is arithmetic here, and not emulated (which on a CPU is slower than fp32)."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if torch.backends.mps.is_available():
-        return False
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(bool(getattr(torch.cpu, name)()) for name in checks if hasattr(torch.cpu, name))
-
-
 def _training_arguments(options: SentimentOptions, partial: Path, steps_per_epoch: int) -> TrainingArguments:
     steps = math.ceil(steps_per_epoch * options.epochs)
     interval = max(1, min(steps, steps_per_epoch // options.evaluations_per_epoch))
@@ -308,8 +234,8 @@ def _training_arguments(options: SentimentOptions, partial: Path, steps_per_epoc
         adam_epsilon=options.adam_epsilon,
         max_grad_norm=options.max_grad_norm,
         label_smoothing_factor=options.label_smoothing,
-        bf16=options.precision == "bf16" or (options.precision == "auto" and _computes_bf16()),
-        use_cpu=not _has_accelerator(),
+        bf16=options.precision == "bf16" or (options.precision == "auto" and computes_bf16()),
+        use_cpu=not has_accelerator(),
         eval_strategy="steps",
         save_strategy="steps",
         eval_steps=interval,
@@ -352,26 +278,3 @@ def _figures(split: str, figures: dict[str, float]) -> str:
         f"log loss {figures['log_loss']:.4f}, calibration error {100 * figures['calibration_error']:.2f} % "
         f"(before temperature scaling {100 * figures['calibration_error_uncalibrated']:.2f} %)"
     )
-
-
-def _public(values: dict[str, Any]) -> dict[str, Any]:
-    """Hyperparameters for others to read: local paths by their last part, so that no folder of this machine shows."""
-    return {
-        name: Path(value).name if name in ("base", "data", "test_data") and value and Path(value).exists() else value
-        for name, value in values.items()
-    }
-
-
-def _hardware(device: str) -> dict[str, Any]:
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name()
-    return {"device": device, "name": name, "cpu_count": os.cpu_count(), "system": platform.system()}
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
