@@ -16,8 +16,12 @@ from .text import Truncation
 FORMAT = 1
 MANIFEST = "edge.json"
 TOKENIZER = "tokenizer.json"
-GRAPHS = {"fp32": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx"}
-TASKS = ("sentiment",)
+TASKS = ("sentiment", "fill-mask")
+GRAPHS = {
+    "sentiment": {"fp32": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx"},
+    # Not model_quantized.onnx, which others open by that name: the edge graph has logits at [MASK] alone.
+    "fill-mask": {"fp32": "onnx/model.onnx", "int8": "onnx/model_edge.onnx"},
+}
 ENVIRONMENT = "EDGE_IMDB_MODELS"
 EMBEDDED = Path(__file__).parent / "models"
 # A manifest is a few KiB; anything far larger is not one.
@@ -28,6 +32,7 @@ _MANIFEST_LIMIT = 1 << 20
 class Bundle:
     """A bundle whose manifest was read and checked, and whose files were not opened yet.
 
+    A fill-mask bundle has no ``labels`` and no ``temperature`` but 1; of ``truncation`` it uses the length alone.
     ``metrics``, ``quantization`` and ``versions`` are what export wrote, for people to read.
     """
 
@@ -129,18 +134,22 @@ def _parse(path: Path, record: Any, task: str) -> Bundle:
     found = _get(record, "task", str)
     if found != task:
         raise BundleError(f"{path} is a {found} bundle where a {task} one is needed: give another with --model.")
-    labels = _get(record, "labels", list)
-    if len(labels) < 2 or not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
-        raise ValueError("'labels' must be two different names or more")
+    labels, temperature = [], 1.0
+    strategy, head_ratio = "window", 0.5
+    if task == "sentiment":
+        labels = _get(record, "labels", list)
+        if len(labels) < 2 or not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
+            raise ValueError("'labels' must be two different names or more")
+        temperature = _get(_get(record, "calibration", dict), "temperature", (int, float))
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise ValueError(f"'temperature' is {temperature!r}")
+        strategy, head_ratio = "head+tail", _get(_get(record, "truncation", dict), "head_ratio", (int, float))
     cut = _get(record, "truncation", dict)
-    if _get(cut, "strategy", str) != "head+tail":
+    if _get(cut, "strategy", str) != strategy:
         raise ValueError(f"'strategy' is {cut['strategy']!r:.80}")
-    max_length, head_ratio = _get(cut, "max_length", int), _get(cut, "head_ratio", (int, float))
+    max_length = _get(cut, "max_length", int)
     if not 3 <= max_length <= 1 << 20 or not 0 <= head_ratio <= 1:
         raise ValueError(f"'truncation' is {cut!r:.80}")
-    temperature = _get(_get(record, "calibration", dict), "temperature", (int, float))
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise ValueError(f"'temperature' is {temperature!r}")
     graphs = _get(record, "graphs", dict)
     files = _get(record, "files", dict)
     for name, entry in files.items():
@@ -149,7 +158,7 @@ def _parse(path: Path, record: Any, task: str) -> Bundle:
             raise ValueError(f"the file name {name!r:.80} leads out of the bundle")
         if _get(entry, "bytes", int) < 0 or len(_get(entry, "sha256", str)) != 64:
             raise ValueError(f"the entry of {name!r:.80} is {entry!r:.80}")
-    if not graphs or not set(graphs) <= set(GRAPHS) or not all(graphs[name] in files for name in graphs):
+    if not graphs or not set(graphs) <= set(GRAPHS[task]) or not all(graphs[name] in files for name in graphs):
         raise ValueError(f"'graphs' is {graphs!r:.80}")
     quantization = record.get("quantization")
     if quantization is not None and not isinstance(quantization, dict):
@@ -172,22 +181,22 @@ def write_manifest(
     folder: Path,
     *,
     task: str,
-    labels: list[str],
-    truncation: Truncation,
-    temperature: float,
+    behaviour: dict[str, Any],
     quantization: dict[str, Any] | None,
     metrics: dict[str, Any],
     versions: dict[str, str],
 ) -> None:
-    """Write edge.json for the files that stand in ``folder``, and check that it can be read back."""
+    """Write edge.json for the files that stand in ``folder``, and check that it can be read back.
+
+    ``behaviour`` is what a task's runtime needs: ``labels``, ``truncation`` and ``calibration`` for sentiment,
+    ``truncation`` for fill-mask.
+    """
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     record = {
         "format": FORMAT,
         "task": task,
-        "labels": labels,
-        "truncation": truncation.as_dict(),
-        "calibration": {"method": "temperature", "temperature": temperature},
-        "graphs": {precision: name for precision, name in GRAPHS.items() if name in names},
+        **behaviour,
+        "graphs": {precision: name for precision, name in GRAPHS[task].items() if name in names},
         "quantization": quantization,
         "metrics": metrics,
         "versions": versions,

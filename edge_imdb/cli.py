@@ -19,7 +19,7 @@ import click
 from . import __version__
 from .bundle import TASKS, find_bundle, open_bundle
 from .errors import EdgeImdbError, InputError, MissingDependencyError, UsageError
-from .options import DEFAULT_DATA, SentimentOptions
+from .options import DEFAULT_DATA, FillMaskOptions, Options, SentimentOptions
 
 EXPORT_TASKS = (*TASKS, "all")
 
@@ -60,12 +60,13 @@ def say(line: str) -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="edge-imdb")
 def cli() -> None:
-    """Sentiment of film reviews on small devices: train, export to int8 ONNX, predict without PyTorch.
+    """Film talk on small devices: sentiment of reviews, and words for [MASK], without PyTorch.
 
     \b
     edge-imdb predict "great film"
-    edge-imdb train sentiment
-    edge-imdb export sentiment --quantize
+    edge-imdb fill "This is a great [MASK]!"
+    edge-imdb train
+    edge-imdb export --quantize
     """
 
 
@@ -117,12 +118,7 @@ def predict(
     edge-imdb predict --file reviews.csv --column review --json
     cat reviews.txt | edge-imdb predict -
     """
-    if file is not None and texts:
-        raise UsageError("Give texts or --file, not both.")
-    if file is None and not texts:
-        raise UsageError('Give a text, as in edge-imdb predict "great film", or --file, or - for standard input.')
-    if "-" in texts and len(texts) > 1:
-        raise UsageError("- reads the reviews from standard input: give no other text beside it.")
+    _check_source(texts, file, 'edge-imdb predict "great film"')
     rows = _rows(texts, file, column)
     if file is not None:
         # A first pass over the file, which costs next to nothing beside inference: a mistake in its last line is told
@@ -145,6 +141,79 @@ def predict(
                 line = f"{best['label']}\t{best['score']:.4f}"
             # Flushed line by line: whoever reads along gets each label as it comes.
             click.echo(line)
+
+
+@cli.command()
+@click.argument("texts", metavar="[TEXT]...", nargs=-1)
+@click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Words for each mask.")
+@click.option("--targets", help="Choose among these words alone, separated by commas.")
+@click.option("--joint", is_flag=True, help="Fill several masks with each other in view, and print whole sentences.")
+@click.option(
+    "--beams",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Candidates that --joint keeps at a mask.",
+)
+@click.option("--file", "file", type=click.Path(path_type=Path), help="Texts: one a line, or .csv, .jsonl, .parquet.")
+@click.option("--column", default="text", show_default=True, help="Column of the texts in --file.")
+@click.option(
+    "--json", "as_json", is_flag=True, help='Print {"text", "fills"} a line, fills as the pipeline gives them.'
+)
+@_model_options
+def fill(
+    texts: tuple[str, ...],
+    top_k: int,
+    targets: str | None,
+    joint: bool,
+    beams: int,
+    file: Path | None,
+    column: str,
+    as_json: bool,
+    model: Path | None,
+    precision: str,
+    provider: str,
+    threads: int | None,
+) -> None:
+    """Fill [MASK]: for one mask a line each, sentence and score, best first.
+
+    For several masks a line is the number of the mask, the word and the score; with --joint it is a whole sentence, and
+    its score the pseudo-log-likelihood of the words in it, in nats.
+
+    \b
+    edge-imdb fill "This is a great [MASK]!"
+    edge-imdb fill "A [MASK] plot." --targets thin,clever
+    edge-imdb fill "[MASK] [MASK] gave the performance of his life." --joint
+    """
+    _check_source(texts, file, 'edge-imdb fill "This is a great [MASK]!"')
+    from .fill_mask import FillMask
+
+    words = None if targets is None else [word.strip() for word in targets.split(",") if word.strip()]
+    fill_mask = FillMask(model, precision=precision, provider=provider, threads=threads)
+    for place, text in _rows(texts, file, column):
+        try:
+            result = fill_mask(text, top_k=top_k, targets=words, joint=joint, beams=beams)
+        except InputError as error:
+            # The one text of a command line needs no name.
+            raise error if place == "The text" else InputError(f"{place}: {error}") from None
+        if as_json:
+            click.echo(json.dumps({"text": text, "fills": result}, ensure_ascii=False))
+        elif isinstance(result[0], dict):
+            for entry in result:
+                click.echo(f"{entry['sequence']}\t{entry['score']:.4f}")
+        else:
+            for number, entries in enumerate(result, 1):
+                for entry in entries:
+                    click.echo(f"{number}\t{entry['token_str']}\t{entry['score']:.4f}")
+
+
+def _check_source(texts: tuple[str, ...], file: Path | None, example: str) -> None:
+    if file is not None and texts:
+        raise UsageError("Give texts or --file, not both.")
+    if file is None and not texts:
+        raise UsageError(f"Give a text, as in {example}, or --file, or - for standard input.")
+    if "-" in texts and len(texts) > 1:
+        raise UsageError("- reads the texts from standard input: give no other text beside it.")
 
 
 def _rows(texts: tuple[str, ...], file: Path | None, column: str) -> Iterable[tuple[str, str]]:
@@ -207,12 +276,19 @@ def evaluate(
     provider: str,
     threads: int | None,
 ) -> None:
-    """Measure a bundle on labelled reviews: accuracy, F1, log loss, calibration error, reviews a second.
+    """Measure a bundle on the reviews of a split.
+
+    For sentiment: accuracy, F1, log loss, calibration error, reviews a second. For fill-mask, which needs no labels:
+    perplexity, top-1 and top-5 accuracy on whole words masked with a fixed seed, chunks of 256 tokens a second.
 
     \b
     edge-imdb evaluate sentiment --data stanfordnlp/imdb --split test
+    edge-imdb evaluate fill-mask --data stanfordnlp/imdb --split test
     edge-imdb evaluate sentiment --data reviews.csv --model models/sentiment
     """
+    if task == "fill-mask":
+        _evaluate_fill_mask(data, split, text_column, limit, as_json, model, precision, provider, threads)
+        return
     from .evaluation import evaluate_sentiment
     from .reading import read_reviews
     from .sentiment import Sentiment
@@ -237,6 +313,44 @@ def evaluate(
     click.echo(f"reviews per second  {figures['reviews_per_second']:.1f}")
 
 
+def _evaluate_fill_mask(
+    data: str,
+    split: str,
+    text_column: str,
+    limit: int | None,
+    as_json: bool,
+    model: Path | None,
+    precision: str,
+    provider: str,
+    threads: int | None,
+) -> None:
+    from .evaluation import evaluate_fill_mask
+    from .fill_mask import FillMask
+    from .reading import read_texts
+    from .splits import sample
+
+    fill_mask = FillMask(model, precision=precision, provider=provider, threads=threads)
+    texts = read_texts(data, split, text_column)
+    if limit is not None:
+        texts = [texts[i] for i in sample(texts, limit, seed=0)]
+
+    def progress(rows: range) -> Iterator[int]:
+        with _bar(rows, len(rows), "evaluate") as bar:
+            yield from bar
+
+    figures = evaluate_fill_mask(fill_mask, texts, progress)
+    if as_json:
+        click.echo(json.dumps({"precision": fill_mask.precision, "provider": fill_mask.provider, **figures}))
+        return
+    click.echo(f"bundle             {fill_mask.bundle.path.name} ({fill_mask.reason}), {fill_mask.precision}")
+    click.echo(f"texts              {len(texts)}, in {figures['chunks']} chunks")
+    click.echo(f"masked tokens      {figures['tokens']}")
+    click.echo(f"perplexity         {figures['perplexity']:.2f}")
+    click.echo(f"top-1 accuracy     {100 * figures['top1']:.2f} %")
+    click.echo(f"top-5 accuracy     {100 * figures['top5']:.2f} %")
+    click.echo(f"chunks per second  {figures['chunks_per_second']:.1f}")
+
+
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def info(as_json: bool) -> None:
@@ -259,7 +373,8 @@ def info(as_json: bool) -> None:
         entry: dict[str, Any] = {"path": str(path), "why": why}
         try:
             bundle = open_bundle(path, task)
-            entry["labels"] = bundle.labels
+            if bundle.labels:
+                entry["labels"] = bundle.labels
             entry["bytes"] = sum(file["bytes"] for file in bundle.files.values())
             entry["graphs"] = sorted(bundle.graphs)
             entry["quantization"] = bundle.quantization
@@ -282,9 +397,8 @@ def info(as_json: bool) -> None:
         if "error" in entry:
             click.echo(f"  {entry['error']}")
             continue
-        click.echo(
-            f"  labels {', '.join(entry['labels'])}; {entry['bytes'] / 2**20:.1f} MiB; {', '.join(entry['graphs'])}"
-        )
+        labels = f"labels {', '.join(entry['labels'])}; " if "labels" in entry else ""
+        click.echo(f"  {labels}{entry['bytes'] / 2**20:.1f} MiB; {', '.join(entry['graphs'])}")
         for name, value in entry["metrics"].items():
             pairs = value.items() if isinstance(value, dict) else [("", value)]
             shown = ", ".join(f"{k} {v:.4g}".strip() for k, v in pairs)
@@ -306,10 +420,16 @@ def _workshop(name: str, extra: str) -> Any:
         ) from error
 
 
-def _hyperparameter_options(command: Callable[..., None]) -> Callable[..., None]:
-    """An option for every field of SentimentOptions, its default and its help taken from there."""
-    hints = typing.get_type_hints(SentimentOptions)
-    for field in reversed(dataclasses.fields(SentimentOptions)):
+def _hyperparameter_options(
+    kind: type[Options],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """An option for every field of ``kind``, its default and its help taken from there."""
+    return lambda command: _with_options(command, kind)
+
+
+def _with_options(command: Callable[..., None], kind: type[Options]) -> Callable[..., None]:
+    hints = typing.get_type_hints(kind)
+    for field in reversed(dataclasses.fields(kind)):
         hint = hints[field.name]
         kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType] or [hint]
         flag = "--" + field.name.replace("_", "-")
@@ -333,10 +453,11 @@ def _hyperparameter_options(command: Callable[..., None]) -> Callable[..., None]
 @click.option("--output", default=None, help="Folder of runs.  [default: runs]")
 @click.pass_context
 def train(context: click.Context, base: str | None, data: str | None, output: str | None) -> None:
-    """Fine-tune DistilBERT on reviews. Without a task: every task, with its defaults.
+    """Fine-tune DistilBERT on reviews. Without a task: sentiment, then fill-mask, with their defaults.
 
     \b
     edge-imdb train
+    edge-imdb train fill-mask --unsupervised
     edge-imdb train sentiment --data reviews.csv --epochs 2
     accelerate launch -m edge_imdb train sentiment
     """
@@ -345,12 +466,13 @@ def train(context: click.Context, base: str | None, data: str | None, output: st
     }
     if context.invoked_subcommand is None:
         _train_sentiment(SentimentOptions(**given))
+        _train_fill_mask(FillMaskOptions(**given))
     elif given:
         raise UsageError(f"Give --{next(iter(given))} behind the task: edge-imdb train {context.invoked_subcommand} …")
 
 
 @train.command("sentiment")
-@_hyperparameter_options
+@_hyperparameter_options(SentimentOptions)
 def train_sentiment(**options: Any) -> None:
     """Fine-tune a sentiment classifier; leaves a Hub-ready folder in OUTPUT/sentiment.
 
@@ -366,6 +488,23 @@ def _train_sentiment(options: SentimentOptions) -> None:
     _workshop("edge_imdb.train.sentiment", "train").train_sentiment(options, say)
 
 
+@train.command("fill-mask")
+@_hyperparameter_options(FillMaskOptions)
+def train_fill_mask(**options: Any) -> None:
+    """Adapt a masked language model to film talk; leaves a Hub-ready folder in OUTPUT/fill-mask.
+
+    \b
+    edge-imdb train fill-mask
+    edge-imdb train fill-mask --unsupervised --precision auto
+    edge-imdb train fill-mask --resume
+    """
+    _train_fill_mask(FillMaskOptions(**options))
+
+
+def _train_fill_mask(options: FillMaskOptions) -> None:
+    _workshop("edge_imdb.train.fill_mask", "train").train_fill_mask(options, say)
+
+
 @cli.command()
 @click.argument("task", type=click.Choice(EXPORT_TASKS), default="all")
 @click.option("--quantize", is_flag=True, help="Add the int8 graph, which is what runs on a CPU.")
@@ -376,7 +515,14 @@ def _train_sentiment(options: SentimentOptions) -> None:
     type=float,
     default=0.5,
     show_default=True,
-    help="Points of validation accuracy int8 may lose to fp32.",
+    help="Sentiment: points of validation accuracy int8 may lose to fp32.",
+)
+@click.option(
+    "--max-rise",
+    type=float,
+    default=3.0,
+    show_default=True,
+    help="Fill-mask: per cent by which int8 may raise fp32's perplexity on validation.",
 )
 @click.option("--data", help="Training reviews, where they moved since the run.  [default: as the run's]")
 @click.option("--no-fp32", is_flag=True, help="Leave the fp32 graph out of the bundle.")
@@ -387,14 +533,16 @@ def export(
     source: str,
     target: str,
     max_drop: float,
+    max_rise: float,
     data: str | None,
     no_fp32: bool,
     overwrite: bool,
 ) -> None:
     """Turn finished runs into bundles: ONNX graphs with all that the runtime needs, written in one step.
 
-    The fp32 graph must equal PyTorch's logits to 1e-4, and int8 may lose at most --max-drop points of accuracy on the
-    held-out validation reviews; else nothing is written.
+    The fp32 graph must equal PyTorch's logits to 1e-4, and on the held-out validation reviews int8 may lose at most
+    --max-drop points of accuracy, or raise perplexity by at most --max-rise per cent; else nothing is written. Without
+    a task: every task that has a finished run.
 
     \b
     edge-imdb export --quantize
@@ -402,14 +550,24 @@ def export(
     """
     if no_fp32 and not quantize:
         raise UsageError("--no-fp32 leaves no graph without --quantize: give both.")
-    workshop = _workshop("edge_imdb.export.sentiment", "export")
-    workshop.export_sentiment(
-        Path(source) / "sentiment",
-        Path(target) / "sentiment",
-        quantize=quantize,
-        max_drop=max_drop,
-        data=data,
-        keep_fp32=not no_fp32,
-        overwrite=overwrite,
-        say=say,
-    )
+    tasks: tuple[str, ...] = (task,)
+    if task == "all":
+        finished = [name for name in TASKS if (Path(source) / name).is_dir()]
+        for name in TASKS:
+            if finished and name not in finished:
+                say(f"no finished run in {Path(source) / name}: {name} is left out")
+        tasks = tuple(finished) or TASKS
+    limits = {"sentiment": {"max_drop": max_drop}, "fill-mask": {"max_rise": max_rise}}
+    for name in tasks:
+        module = name.replace("-", "_")
+        workshop = _workshop(f"edge_imdb.export.{module}", "export")
+        getattr(workshop, f"export_{module}")(
+            Path(source) / name,
+            Path(target) / name,
+            quantize=quantize,
+            data=data,
+            keep_fp32=not no_fp32,
+            overwrite=overwrite,
+            say=say,
+            **limits[name],
+        )

@@ -1,4 +1,4 @@
-"""load_corpus and load_texts: the reviews of a run by split, the same whenever and wherever they are asked for again."""
+"""load_corpus and load_texts: the reviews of a run by split, the same at every asking."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def load_corpus(options: Mapping[str, Any]) -> Corpus:
 
 @dataclass
 class Texts:
-    """The texts of a run without labels; ``dropped`` texts to train on stood in the test split too, and are left out."""
+    """The texts of a run without labels; ``dropped`` ones to train on stood in the test split too, and are left out."""
 
     train: list[str]
     validation: list[str]

@@ -55,7 +55,7 @@ class Vocabulary:
 
 
 def join_chunks(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> Ids:
-    """Clean and tokenise ``texts``, each with its ``[CLS]`` and ``[SEP]``, join them and cut. *Shape:* ``(chunks, length)``.
+    """Clean and tokenise ``texts``, each with its ``[CLS]`` and ``[SEP]``, join and cut. *Shape:* ``(chunks, length)``.
 
     What is left over at the end, fewer tokens than ``length``, is dropped. ``tokenizer`` must not truncate or pad.
     Raises DataError where there are too few tokens for one chunk.

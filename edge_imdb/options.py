@@ -1,4 +1,4 @@
-"""SentimentOptions and FillMaskOptions: every hyperparameter once, with its default and help, for the CLI and the loops."""
+"""SentimentOptions and FillMaskOptions: every hyperparameter once, with its default and its help."""
 
 from __future__ import annotations
 

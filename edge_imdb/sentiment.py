@@ -9,14 +9,12 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import TOKENIZER, Bundle, find_bundle, open_bundle
 from .errors import BundleError, InputError, UsageError
 from .metrics import softmax
-from .session import choose_provider, open_session
+from .runtime import Loaded
 from .text import ReviewEncoder
 
 TASK = "sentiment"
-PRECISIONS = ("auto", "int8", "fp32")
 _UNSET: Any = object()
 
 
@@ -40,40 +38,16 @@ class Sentiment:
         threads: int | None = None,
         precision: str = "auto",
     ) -> None:
-        if precision not in PRECISIONS:
-            raise UsageError(f"There is no precision {precision!r}: use {', '.join(PRECISIONS)}.")
-        path, self.reason = find_bundle(TASK, model)
-        self.bundle: Bundle = open_bundle(path, TASK)
-        self.precision = precision if precision != "auto" else self._precision_for(choose_provider(provider))
-        tokenizer = self.bundle.file(TOKENIZER)
-        graph = self.bundle.graph(self.precision)
-        # Imported here, so that `import edge_imdb` and `--help` stay fast.
-        from tokenizers import Tokenizer
-
-        try:
-            self._encoder = ReviewEncoder(Tokenizer.from_file(str(tokenizer)), self.bundle.truncation)
-        except InputError:
-            raise
-        except Exception as error:
-            raise BundleError(f"{tokenizer} is no tokenizer ({error}): export the bundle again.") from None
-        self._session = open_session(graph, provider, threads)
-        self._check_graph()
-
-    def _precision_for(self, provider: str) -> str:
-        first, second = ("int8", "fp32") if provider == "cpu" else ("fp32", "int8")
-        return first if first in self.bundle.graphs else second
-
-    def _check_graph(self) -> None:
-        inputs = {node.name for node in self._session.get_inputs()}
-        outputs = self._session.get_outputs()
-        if inputs != {"input_ids", "attention_mask"} or [node.name for node in outputs] != ["logits"]:
+        self._loaded = Loaded(TASK, model, provider, threads, precision)
+        self.bundle = self._loaded.bundle
+        self.reason = self._loaded.reason
+        self.precision = self._loaded.precision
+        self._session = self._loaded.session
+        self._encoder = ReviewEncoder(self._loaded.tokenizer, self.bundle.truncation)
+        labels = self._loaded.output[-1]
+        if labels != len(self.bundle.labels):
             raise BundleError(
-                f"The graph of {self.bundle.path} has other inputs or outputs than input_ids, attention_mask and "
-                "logits: export the bundle again."
-            )
-        if outputs[0].shape[-1] != len(self.bundle.labels):
-            raise BundleError(
-                f"The graph of {self.bundle.path} tells {outputs[0].shape[-1]} labels apart where its manifest names "
+                f"The graph of {self.bundle.path} tells {labels} labels apart where its manifest names "
                 f"{len(self.bundle.labels)}: export the bundle again."
             )
 
@@ -85,7 +59,7 @@ class Sentiment:
     @property
     def provider(self) -> str:
         """The execution provider that the session got, as ONNX Runtime calls it."""
-        return str(self._session.get_providers()[0])
+        return self._loaded.provider
 
     def encode(self, text: str) -> list[int]:
         """The token ids of one review, as the graph gets them. *Shape:* ``(length,)``. Raises InputError if blank."""

@@ -8,35 +8,54 @@ from typing import Any
 
 from ..bundle import GRAPHS
 
+# For each task: the figures of a graph's row, how to call it, and what its output is.
+_COLUMNS = {
+    "sentiment": ("accuracy", "log_loss"),
+    "fill-mask": ("perplexity", "top1", "top5"),
+}
+_CALLS = {
+    "sentiment": ("Sentiment", "great film"),
+    "fill-mask": ("FillMask", "This is a great [MASK]!"),
+}
+_OUTPUTS = {
+    "sentiment": "output `logits (batch, labels)`",
+    "fill-mask": "output `logits (batch, length, vocabulary)`; the int8 graph is for the edge, and its output is "
+    "`logits (masks, vocabulary)`, for the `[MASK]` positions alone",
+}
 
-def write_bundle_card(source: Path, folder: Path, figures: dict[str, Any], recipe: dict[str, Any] | None) -> None:
+
+def write_bundle_card(
+    source: Path, folder: Path, task: str, figures: dict[str, Any], recipe: dict[str, Any] | None
+) -> None:
     """Write ``folder``'s README.md from the run's card in ``source``: its curves left out, its graphs added."""
     kept = [line for line in source.read_text(encoding="utf-8").splitlines() if not line.startswith("![")]
     card = "\n".join(kept).replace("\n- edge-imdb\n", "\n- edge-imdb\n- onnx\n")
+    columns = _COLUMNS[task]
     rows = "\n".join(
-        f"| {precision} | `{path}` | {(folder / path).stat().st_size / 2**20:.1f} "
-        f"| {figures[f'validation_{precision}']['accuracy']:.4f} "
-        f"| {figures[f'validation_{precision}']['log_loss']:.4f} |"
-        for precision, path in GRAPHS.items()
+        f"| {precision} | `{path}` | {(folder / path).stat().st_size / 2**20:.1f} | "
+        + " | ".join(f"{figures[f'validation_{precision}'][name]:.4f}" for name in columns)
+        + " |"
+        for precision, path in GRAPHS[task].items()
         if (folder / path).exists()
     )
     quantization = f"\nQuantization: `{json.dumps(recipe)}`.\n" if recipe else ""
+    name, example = _CALLS[task]
     folder.joinpath("README.md").write_text(
         f"""{card.rstrip()}
 
 ## ONNX graphs
 
-Inputs `input_ids` and `attention_mask`, output `logits`, batch and length dynamic. Measured by `edge-imdb export` on
+Inputs `input_ids` and `attention_mask`, batch and length dynamic; {_OUTPUTS[task]}. Measured by `edge-imdb export` on
 the validation reviews; the fp32 graph's logits differ from PyTorch's by {figures["fp32_max_difference"]:.1e} at most.
 
-| | file | MiB | accuracy | log loss (nats) |
-|---|---|---|---|---|
+| | file | MiB | {" | ".join(column.replace("_", " ") for column in columns)} |
+|---|---|---|{"---|" * len(columns)}
 {rows}
 {quantization}
 ```python
-from edge_imdb import Sentiment
+from edge_imdb import {name}
 
-Sentiment("path/of/this/folder")("great film")
+{name}("path/of/this/folder")("{example}")
 ```
 """,
         encoding="utf-8",

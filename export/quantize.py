@@ -21,16 +21,16 @@ RECIPE: dict[str, Any] = {
 }
 
 
-def quantize(source: Path, target: Path) -> dict[str, Any]:
+def quantize(source: Path, target: Path, recipe: dict[str, Any] = RECIPE) -> dict[str, Any]:
     """Write the dynamically quantized int8 graph of ``source`` to ``target``; return the recipe."""
     # The quantizer advises a pre-processing step that changes nothing for these graphs.
     logging.getLogger().addFilter(lambda record: "pre-process" not in record.getMessage())
     quantize_dynamic(
         source,
         target,
-        op_types_to_quantize=RECIPE["operators"],
-        per_channel=RECIPE["per_channel"],
-        reduce_range=RECIPE["reduce_range"],
+        op_types_to_quantize=recipe["operators"],
+        per_channel=recipe["per_channel"],
+        reduce_range=recipe["reduce_range"],
         weight_type=QuantType.QInt8,
     )
-    return RECIPE
+    return recipe

@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
-import logging
-import shutil
-import tempfile
-import warnings
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from optimum.exporters.onnx import main_export
 from transformers import AutoModelForSequenceClassification
 
-from .. import __version__
-from ..bundle import GRAPHS, MANIFEST, TASKS, write_manifest
+from ..bundle import GRAPHS, MANIFEST, write_manifest
 from ..corpus import load_corpus
-from ..errors import BundleError, DataError, GateError, UsageError
+from ..errors import GateError, UsageError
 from ..evaluation import evaluate_sentiment
-from ..options import METRICS, RECORD
 from ..output import check_free, staging
 from ..reading import Reviews
-from ..sentiment import Sentiment
-from ..splits import fingerprint
-from ..text import Truncation
+from ..sentiment import TASK, Sentiment
 from .card import write_bundle_card
 from .quantize import quantize as write_int8
+from .steps import TOLERANCE, check_reviews, quiet, read_run, size_of, versions, write_fp32
 
-TASK = TASKS[0]
-# Largest difference of logits allowed between PyTorch and the fp32 graph.
-TOLERANCE = 1e-4
 # So many validation reviews are compared logit by logit.
 COMPARED = 64
-COPIED = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 def export_sentiment(
@@ -62,30 +46,31 @@ def export_sentiment(
     """
     if not 0 <= max_drop <= 100:
         raise UsageError(f"--max-drop is {max_drop}: it must lie between 0 and 100 points.")
-    metrics, options = _read_run(source)
+    metrics, options = read_run(source, TASK)
     check_free(target, overwrite, "bundle", MANIFEST)
-    validation = _validation(options, data, metrics["data"]["validation_fingerprint"])
-    with _quiet(), staging(target) as folder:
+    options["data"] = data or options["data"]
+    validation = load_corpus(options).validation
+    check_reviews(validation.texts, metrics["data"]["validation_fingerprint"], options["data"])
+    with quiet(), staging(target) as folder:
         say("exporting the fp32 graph")
-        _write_fp32(source, folder)
+        write_fp32(source, folder, TASK, "text-classification")
         recipe = None
         if quantize:
             say("quantizing to int8")
-            recipe = write_int8(folder / GRAPHS["fp32"], folder / GRAPHS["int8"])
+            recipe = write_int8(folder / GRAPHS[TASK]["fp32"], folder / GRAPHS[TASK]["int8"])
 
         def write(figures: dict[str, Any]) -> None:
             write_manifest(
                 folder,
                 task=TASK,
-                labels=metrics["labels"],
-                truncation=Truncation(metrics["truncation"]["max_length"], metrics["truncation"]["head_ratio"]),
-                temperature=metrics["temperature"],
+                behaviour={
+                    "labels": metrics["labels"],
+                    "truncation": metrics["truncation"],
+                    "calibration": {"method": "temperature", "temperature": metrics["temperature"]},
+                },
                 quantization=recipe,
                 metrics=figures,
-                versions={
-                    "edge-imdb": __version__,
-                    **{name: version(name) for name in ("onnx", "onnxruntime", "optimum", "torch", "transformers")},
-                },
+                versions=versions(),
             )
 
         # Without figures at first: they are measured by the runtime, through the bundle.
@@ -94,67 +79,12 @@ def export_sentiment(
         if "test" in metrics:
             figures["test_pytorch"] = metrics["test"]
         if not keep_fp32:
-            (folder / GRAPHS["fp32"]).unlink()
-        write_bundle_card(source / "README.md", folder, figures, recipe)
+            (folder / GRAPHS[TASK]["fp32"]).unlink()
+        write_bundle_card(source / "README.md", folder, TASK, figures, recipe)
         write(figures)
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    say(f"wrote {target} ({size / 2**20:.1f} MiB)")
+        size = size_of(folder)
+    say(f"wrote {target} ({size:.1f} MiB)")
     return target
-
-
-def _read_run(source: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    try:
-        metrics = json.loads((source / METRICS).read_text(encoding="utf-8"))
-        run = json.loads((source / RECORD).read_text(encoding="utf-8"))
-    except OSError:
-        hint = ""
-        if source.with_name(f"{source.name}.partial").is_dir():
-            hint = f" An unfinished one is there: `edge-imdb train {TASK} --resume` goes on with it."
-        raise BundleError(
-            f"There is no finished run in {source}: make one with `edge-imdb train {TASK}`, or name its parent folder "
-            f"with --from.{hint}"
-        ) from None
-    except ValueError as error:
-        raise BundleError(f"The run in {source} can't be read ({error}): train it again.") from None
-    if metrics.get("task") != TASK:
-        raise BundleError(f"{source} is a {metrics.get('task')} run where a {TASK} one is needed: give another --from.")
-    return metrics, run["hyperparameters"]
-
-
-def _validation(options: dict[str, Any], data: str | None, expected: str) -> Reviews:
-    corpus = load_corpus({**options, "data": data or options["data"]})
-    if fingerprint(corpus.validation.texts) != expected:
-        raise DataError(
-            f"The reviews in {data or options['data']} are not those that the run was trained on: "
-            "give the same with --data."
-        )
-    return corpus.validation
-
-
-@contextlib.contextmanager
-def _quiet() -> Any:
-    """Keep exporters' chatter off the screen; what matters they raise."""
-    loggers = [logging.getLogger(name) for name in ("optimum", "transformers", "torch.onnx")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
-def _write_fp32(source: Path, folder: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export.") as scratch:
-        main_export(str(source), scratch, task="text-classification", do_validation=False, library_name="transformers")
-        (folder / "onnx").mkdir()
-        shutil.move(Path(scratch, "model.onnx"), folder / GRAPHS["fp32"])
-    for name in COPIED:
-        if (source / name).exists():  # transformers 5 writes no special_tokens_map.json
-            shutil.copy(source / name, folder / name)
 
 
 def _gate(

@@ -1,4 +1,4 @@
-"""load_tokenizer, load_classifier and load_masked_lm: the checkpoint to start from, a BERT turned into the equal DistilBERT."""
+"""load_tokenizer, load_classifier and load_masked_lm: the checkpoint to start from, a BERT made DistilBERT."""
 
 from __future__ import annotations
 
@@ -119,8 +119,9 @@ def load_masked_lm(
 ) -> tuple[DistilBertForMaskedLM, bool]:
     """A DistilBERT with a masked-LM head tied to its embeddings, from ``base``, and whether the head is a new one.
 
-    ``attention`` is transformers' ``attn_implementation``. The head of a DistilBERT or BERT checkpoint is kept. A checkpoint without one gets a transform that is the identity
-    and a decoder bias of 0, so that training starts from the embeddings' own geometry and not from noise.
+    The head of a DistilBERT or BERT checkpoint is kept. A checkpoint without one gets a transform that is the identity
+    and a decoder bias of 0, so that training starts from the embeddings' own geometry and not from noise. ``attention``
+    is transformers' ``attn_implementation``.
 
     Raises BaseModelError where ``base`` is neither BERT nor DistilBERT, HubError where it can't be fetched.
     """

@@ -88,6 +88,7 @@ def write_fill_mask_card(folder: Path, metrics: dict[str, Any]) -> None:
         + " |"
         for row in metrics["epochs"]
     )
+    extra = " (the split unsupervised among them)" if options["unsupervised"] else ""
     folder.joinpath("README.md").write_text(
         f"""---
 license: apache-2.0
@@ -110,16 +111,15 @@ language modelling.
 
 ## Data
 
-{options["data"]}: {data["train"]} texts to train on{", the split unsupervised among them" if options["unsupervised"] else ""},
-{data["validation"]} held out of train for validation, {data["test"]} for test. {data["dropped_also_in_test"]} texts that
-also stand in the test split were dropped. Cleaned of markup and entities, joined and cut into {data["train_chunks"]}
-chunks of {options["chunk_length"]} tokens.
+{options["data"]}: {data["train"]} texts to train on{extra}, {data["validation"]} held out of train for validation,
+{data["test"]} for test. {data["dropped_also_in_test"]} texts that also stand in the test split were dropped. Cleaned of
+markup and entities, joined and cut into {data["train_chunks"]} chunks of {options["chunk_length"]} tokens.
 
 ## Figures
 
 On chunks of {measured["length"]} tokens, whole words masked once with a fixed seed,
-{measured["mask_probability"]:.0%} of them, each by `[MASK]`. Perplexity is the exponential of the mean cross-entropy over
-the masked tokens.
+{measured["mask_probability"]:.0%} of them, each by `[MASK]`. Perplexity is the exponential of the mean cross-entropy
+over the masked tokens.
 
 | | validation | test |
 |---|---|---|

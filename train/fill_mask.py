@@ -215,9 +215,7 @@ def train_fill_mask(options: FillMaskOptions, say: Callable[[str], None] = lambd
 
         # The chunks of this step, and of them this process's.
         epoch, within = divmod(progress.step, steps_per_epoch)
-        order = np.random.RandomState((options.seed * 1_000_003 + epoch) % 2**32).permutation(len(train))
-        rows = order[within * share * state.num_processes : (within + 1) * share * state.num_processes]
-        mine = np.array_split(rows, state.num_processes)[state.process_index]
+        mine = rows_of(len(train), options.seed, epoch, within, share, state.num_processes, state.process_index)
         batches = [
             _masked(train, mine[start : start + options.batch_size], epoch, options, vocabulary)
             for start in range(0, max(1, len(mine)), options.batch_size)
@@ -325,10 +323,21 @@ class _State:
     best_perplexity: float = math.inf
 
 
+def rows_of(chunks: int, seed: int, epoch: int, step: int, share: int, processes: int, process: int) -> Any:
+    """The chunks that ``process`` takes in a step of an epoch, at most ``share``. *Shape:* ``(rows,)``.
+
+    Over an epoch's steps and all processes every chunk comes once; the order depends on seed and epoch alone.
+    """
+    # RandomState's permutation is frozen (NEP 19); that of a Generator may change.
+    order = np.random.RandomState((seed * 1_000_003 + epoch) % 2**32).permutation(chunks)
+    rows = order[step * share * processes : (step + 1) * share * processes]
+    return np.array_split(rows, processes)[process]
+
+
 def _masked(
     chunks: Ids, rows: Any, epoch: int, options: FillMaskOptions, vocabulary: Vocabulary
 ) -> tuple[Any, Any, Any]:
-    """What the model sees, the positions to predict, and the tokens there. *Shape:* two ``(batch, length)``, ``(n,)``."""
+    """What the model sees, the places to predict, the tokens there. *Shape:* two ``(batch, length)``, ``(chosen,)``."""
     if not len(rows):
         # A process with nothing left in a short step still takes part in it, and adds nothing.
         ids = chunks[:1]
