@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import platform
@@ -19,7 +18,7 @@ import click
 from . import __version__
 from .bundle import TASKS, find_bundle, open_bundle
 from .errors import EdgeImdbError, InputError, MissingDependencyError, UsageError
-from .options import DEFAULT_DATA, FillMaskOptions, Options, SentimentOptions
+from .options import DEFAULT_DATA, FillMaskOptions, Options, SentimentOptions, fields_in_order
 
 EXPORT_TASKS = (*TASKS, "all")
 
@@ -429,7 +428,7 @@ def _hyperparameter_options(
 
 def _with_options(command: Callable[..., None], kind: type[Options]) -> Callable[..., None]:
     hints = typing.get_type_hints(kind)
-    for field in reversed(dataclasses.fields(kind)):
+    for field in reversed(fields_in_order(kind)):
         hint = hints[field.name]
         kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType] or [hint]
         flag = "--" + field.name.replace("_", "-")

@@ -77,6 +77,9 @@ class FillMask:
         The ids are fed as they are, special tokens and all, at most ``bundle.truncation.max_length`` of them.
         """
         row = np.asarray([ids], dtype=np.int64)
+        if not (row == self._mask).any():
+            # ONNX Runtime's QGemm can't multiply no rows.
+            return np.empty((0, self._loaded.output[-1]), dtype=np.float32)
         result: NDArray[np.float32] = self._loaded.session.run(
             ["logits"], {"input_ids": row, "attention_mask": np.ones_like(row)}
         )[0]
@@ -131,7 +134,9 @@ class FillMask:
         groups = windows(len(ids) - _ADDED, [place - 1 for place in masks], self.bundle.truncation.max_length - _ADDED)
         if joint:
             if len(masks) > JOINT_MASKS:
-                raise InputError(f"The text has {len(masks)} masks: joint fills {JOINT_MASKS} at most; fill them without it, or fewer.")
+                raise InputError(
+                    f"The text has {len(masks)} masks: joint fills {JOINT_MASKS} at most; fill fewer, or without it."
+                )
             if len(groups) > 1:
                 raise InputError(
                     f"The masks stand further apart than the {self.bundle.truncation.max_length} tokens that the model "

@@ -57,8 +57,8 @@ class Vocabulary:
 def join_chunks(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> Ids:
     """Clean and tokenise ``texts``, each with its ``[CLS]`` and ``[SEP]``, join and cut. *Shape:* ``(chunks, length)``.
 
-    What is left over at the end, fewer tokens than ``length``, is dropped. ``tokenizer`` must not truncate or pad.
-    Raises DataError where there are too few tokens for one chunk.
+    What is left over at the end, fewer tokens than ``length``, is dropped, unless it is all there is: then it makes the
+    only chunk. ``tokenizer`` must not truncate or pad. Raises DataError where there are no tokens at all.
     """
     rows: list[int] = []
     chunks: list[Ids] = []
@@ -71,7 +71,9 @@ def join_chunks(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> Ids:
         rows = rows[whole:]
     joined = np.concatenate(chunks) if chunks else np.empty((0, length), dtype=np.int32)
     if not len(joined):
-        raise DataError(f"The texts give {len(rows)} tokens, too few for one chunk of {length}: give more of them.")
+        if not rows:
+            raise DataError("The texts are blank: give at least one with visible characters.")
+        joined = np.asarray([rows], dtype=np.int32)
     return joined
 
 

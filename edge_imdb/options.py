@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 DEFAULT_BASE = "distilbert/distilbert-base-uncased"
@@ -80,6 +80,15 @@ class FillMaskOptions(Options):
         "80-10-10", "Of the chosen words mask 80 %, replace 10 %, keep 10 %; or mask them all.", POLICIES
     )
     checkpoint_steps: int = _option(500, "Steps between two checkpoints to resume from.")
+
+
+# What a person reads last in a help text: a task's own fields come before these.
+_CLOSING = ("precision", "seed", "country", "push_to_hub", "resume", "overwrite")
+
+
+def fields_in_order(kind: type[Options]) -> list[Field[Any]]:
+    """The fields of a task's options in the order of its help."""
+    return sorted(fields(kind), key=lambda option: option.name in _CLOSING)
 
 
 # What may differ between a run and its resumption.

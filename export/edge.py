@@ -36,7 +36,8 @@ def write_edge(standard: Path, target: Path, mask_id: int | None) -> dict[str, A
 
     Inputs ``input_ids`` and ``attention_mask``, *shape:* ``(batch, length)``; output ``logits``, *shape:*
     ``(masks, vocabulary)``, the ``[MASK]`` positions in the order of the batch. With ``mask_id`` None every position
-    counts for one, *shape:* ``(batch * length, vocabulary)``, which is what tests compare with.
+    counts for one, *shape:* ``(batch * length, vocabulary)``, which is what tests compare with. A batch must hold at
+    least one ``[MASK]``: ONNX Runtime's QGemm takes no empty matrix.
 
     Raises GateError where ``standard`` is built otherwise than optimum builds a DistilBERT masked LM.
     """

@@ -76,12 +76,21 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT checkpoint of 2 layers and width 32, its word pieces learned from our reviews."""
+    """A BERT checkpoint of 2 layers and width 32, its word pieces learned from our reviews, that reads 64 tokens."""
+    return make_bert(tmp_path_factory.mktemp("tiny-bert"), 64)
+
+
+@pytest.fixture(scope="session")
+def long_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, but it reads 512 tokens, as our defaults want it."""
+    return make_bert(tmp_path_factory.mktemp("long-bert"), 512)
+
+
+def make_bert(folder: Path, positions: int) -> Path:
     import torch
     from tokenizers import BertWordPieceTokenizer
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
-    folder = tmp_path_factory.mktemp("tiny-bert")
     words = BertWordPieceTokenizer(lowercase=True)
     words.train_from_iterator([text for text, _ in make_reviews(400)], vocab_size=600, show_progress=False)
     words.save_model(str(folder))
@@ -94,7 +103,7 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=64,
-        max_position_embeddings=64,
+        max_position_embeddings=positions,
         initializer_range=0.2,
     )
     BertModel(config).save_pretrained(folder)
@@ -141,6 +150,58 @@ def tiny_bundle(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     from edge_imdb.export.sentiment import export_sentiment
 
     return export_sentiment(tiny_run, tmp_path_factory.mktemp("models") / "sentiment", quantize=True, max_drop=5)
+
+
+def fill_options(base: Path, files: tuple[Path, Path], output: Path, **more: object) -> object:
+    from edge_imdb.options import FillMaskOptions
+
+    given = {
+        "base": str(base),
+        "data": str(files[0]),
+        "test_data": str(files[1]),
+        "output": str(output),
+        "chunk_length": 64,
+        "epochs": 4.0,
+        "batch_size": 8,
+        "learning_rate": 1e-2,
+        "validation": 0.2,
+    }
+    return FillMaskOptions(**{**given, **more})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def fill_run(tiny_bert: Path, reviews_csv: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished fill-mask run of the tiny checkpoint."""
+    from edge_imdb.train.fill_mask import train_fill_mask
+
+    return train_fill_mask(fill_options(tiny_bert, reviews_csv, tmp_path_factory.mktemp("runs")))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def fill_bundle(fill_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of the fill-mask run: the standard graph in fp32, the edge graph in int8."""
+    from edge_imdb.export.fill_mask import export_fill_mask
+
+    return export_fill_mask(fill_run, tmp_path_factory.mktemp("models") / "fill-mask", quantize=True)
+
+
+def as_arguments(options: object) -> list[str]:
+    """The command line that gives these options."""
+    from dataclasses import asdict
+
+    arguments = ["train", "fill-mask" if hasattr(options, "chunk_length") else "sentiment"]
+    for name, value in asdict(options).items():  # type: ignore[call-overload]
+        flag = "--" + name.replace("_", "-")
+        if value is True:
+            arguments.append(flag)
+        elif value not in (None, False):
+            arguments += [flag, str(value)]
+    return arguments
+
+
+# For two processes on a CPU accelerate wants MPI, or to be told that they are two devices: both come to gloo.
+LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "edge_imdb"]
 
 
 def edit_manifest(bundle: Path, **changes: object) -> None:

@@ -9,11 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from conftest import SHARED, make_reviews, run_command, tiny_options, write_csv
+from conftest import LAUNCH, SHARED, as_arguments, make_reviews, run_command, tiny_options, write_csv
 
 from edge_imdb.errors import BaseModelError, DataError, EdgeImdbError, HubError, OutputError, UsageError
 
@@ -24,18 +23,6 @@ def train(base: Path, files: tuple[Path, Path], output: Path, **more: object) ->
     from edge_imdb.train.sentiment import train_sentiment
 
     return train_sentiment(tiny_options(base, files, output, **more))  # type: ignore[arg-type]
-
-
-def as_arguments(options: object) -> list[str]:
-    """The command line that gives these options."""
-    arguments = ["train", "sentiment"]
-    for name, value in asdict(options).items():  # type: ignore[call-overload]
-        flag = "--" + name.replace("_", "-")
-        if value is True:
-            arguments.append(flag)
-        elif value not in (None, False):
-            arguments += [flag, str(value)]
-    return arguments
 
 
 # --- the checkpoint to start from
@@ -283,11 +270,8 @@ def test_killed_and_resumed_run_has_the_weights_of_an_undisturbed_one(
 @pytest.mark.slow
 def test_two_processes_train_one_model(tiny_bert: Path, reviews_csv: tuple[Path, Path], tmp_path: Path) -> None:
     options = tiny_options(tiny_bert, reviews_csv, tmp_path / "runs", batch_size=8)
-    # For two processes on a CPU accelerate wants MPI, or to be told that they are two devices: both come to gloo.
-    launch = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
-    launch += ["--dynamo_backend", "no", "--main_process_port", "0"]
     result = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", *launch, "-m", "edge_imdb", *as_arguments(options)],
+        [sys.executable, *LAUNCH, *as_arguments(options)],
         capture_output=True,
         text=True,
         timeout=300,

@@ -1,0 +1,116 @@
+"""The edge graph for fill-mask against the standard one: python benchmarks/fill_mask.py
+
+A DistilBERT masked LM with random weights (they don't change the time), exported by optimum and quantized three ways:
+as optimum's recipe leaves it, whose projection stays fp32 because it is the embedding matrix transposed in the graph;
+the same with the projection in int8 too; and our edge graph, whose head runs at [MASK] alone. One text at a time, one
+mask in it, the contenders taking turns round by round. Needs the extras export and cpu.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import logging
+import statistics
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+MASK_ID = 103
+CONTENDERS = ("standard int8", "standard int8, int8 projection", "edge int8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dim", type=int, default=768, help="width of the model")
+    parser.add_argument("--layers", type=int, default=6, help="its layers")
+    parser.add_argument("--lengths", default="16,128,512", help="tokens a text, separated by commas")
+    parser.add_argument("--rounds", type=int, default=40, help="runs of each contender at each length")
+    parser.add_argument("--threads", type=int, default=2, help="threads on one text")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        graphs = build(Path(scratch), options.dim, options.layers)
+        sizes = {name: graph.stat().st_size / 2**20 for name, graph in graphs.items()}
+        rows = measure(graphs, [int(n) for n in options.lengths.split(",")], options.rounds, options.threads)
+    if options.json:
+        print(json.dumps({"dim": options.dim, "threads": options.threads, "mib": sizes, "median_ms": rows}))
+        return
+    print(
+        f"{options.layers} x {options.dim}, random weights, {options.threads} threads, median of {options.rounds}, ms\n"
+    )
+    print(f"| | MiB | {' | '.join(f'{length} tokens' for length in rows)} |")
+    print(f"|---|---|{'---|' * len(rows)}")
+    for name in CONTENDERS:
+        print(f"| {name} | {sizes[name]:.1f} | {' | '.join(f'{row[name]:.2f}' for row in rows.values())} |")
+    for other in CONTENDERS[:-1]:
+        ratios = " | ".join(f"{row[other] / row[CONTENDERS[-1]]:.2f}" for row in rows.values())
+        print(f"| {other} over edge | | {ratios} |")
+
+
+def build(folder: Path, dim: int, layers: int) -> dict[str, Path]:
+    """Export a random model and quantize it three ways; the path of each contender's graph."""
+    import onnxruntime
+    import torch
+    from optimum.exporters.onnx import onnx_export_from_model
+    from transformers import DistilBertConfig, DistilBertForMaskedLM
+
+    from edge_imdb.export.edge import write_edge
+    from edge_imdb.export.quantize import quantize
+
+    for name in ("optimum", "transformers", "torch.onnx"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    torch.manual_seed(0)
+    config = DistilBertConfig(dim=dim, hidden_dim=4 * dim, n_heads=12, n_layers=layers)
+    model = DistilBertForMaskedLM(config).eval()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        onnx_export_from_model(model, folder / "fp32", task="fill-mask", do_validation=False)
+        standard = folder / "fp32" / "model.onnx"
+        # Folds the transposed embedding matrix into a weight of its own.
+        settings = onnxruntime.SessionOptions()
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        settings.optimized_model_filepath = str(folder / "untied.onnx")
+        settings.log_severity_level = 4
+        onnxruntime.InferenceSession(standard, settings, providers=["CPUExecutionProvider"])
+        paths = {name: folder / f"contender-{number}.onnx" for number, name in enumerate(CONTENDERS)}
+        quantize(standard, paths[CONTENDERS[0]])
+        quantize(folder / "untied.onnx", paths[CONTENDERS[1]])
+        write_edge(standard, paths[CONTENDERS[2]], MASK_ID)
+    return paths
+
+
+def measure(graphs: dict[str, Path], lengths: list[int], rounds: int, threads: int) -> dict[int, dict[str, float]]:
+    """Median milliseconds of each contender at each length, the contenders taking turns."""
+    import numpy as np
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    sessions = {
+        name: onnxruntime.InferenceSession(graph, settings, providers=["CPUExecutionProvider"])
+        for name, graph in graphs.items()
+    }
+    generator = np.random.default_rng(0)
+    table: dict[int, dict[str, float]] = {}
+    for length in lengths:
+        ids = generator.integers(1000, 30000, size=(1, length))
+        ids[0, length // 2] = MASK_ID
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        times: dict[str, list[float]] = {name: [] for name in sessions}
+        for number in range(rounds + 3):
+            for name, session in sessions.items():
+                start = time.perf_counter()
+                session.run(None, inputs)
+                if number >= 3:
+                    times[name].append(1000 * (time.perf_counter() - start))
+        table[length] = {name: statistics.median(values) for name, values in times.items()}
+    return table
+
+
+if __name__ == "__main__":
+    main()
