@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import os
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,10 +86,6 @@ class FillMask:
         # The standard graph has logits everywhere, the edge graph at [MASK] alone.
         return result[0, row[0] == self._mask] if result.ndim == 3 else result
 
-    @overload
-    def __call__(self, inputs: str, **options: Any) -> list[Any]: ...
-    @overload
-    def __call__(self, inputs: Sequence[str], **options: Any) -> list[Any]: ...
     def __call__(
         self,
         inputs: str | Sequence[str],
@@ -143,7 +139,7 @@ class FillMask:
                     "reads at once: fill them without joint, each in a window of its own."
                 )
             return self._fill_together(ids, masks, groups[0], top_k, allowed, max(beams, top_k))
-        filled = []
+        filled: list[list[dict[str, Any]]] = []
         for start, stop in groups:
             for scores in softmax(self.logits(self._window(ids, start, stop))):
                 place = masks[len(filled)]
@@ -219,7 +215,7 @@ class FillMask:
             raise UsageError("targets is empty: give at least one word to choose from.")
         if self._vocabulary is None:
             self._vocabulary = self.tokenizer.get_vocab(with_added_tokens=True)
-        ids = {}
+        ids: dict[int, None] = {}
         for word in words:
             token = self._vocabulary.get(word) if isinstance(word, str) else None
             ids[token if token is not None else self._token(word)] = None

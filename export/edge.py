@@ -76,7 +76,7 @@ def _head(model: onnx.ModelProto) -> dict[str, Any]:
     for node in model.graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-    names = {tensor.name for tensor in model.graph.initializer}
+    names: set[str] = {tensor.name for tensor in model.graph.initializer}
 
     def one(ending: str) -> str:
         found = [name for name in names if name.endswith(ending)]
@@ -90,8 +90,9 @@ def _head(model: onnx.ModelProto) -> dict[str, Any]:
     def matmul_before(bias: str) -> onnx.NodeProto:
         add = readers[bias][0]
         for name in add.input:
-            if name in makers and makers[name].op_type == "MatMul":
-                return makers[name]
+            maker: onnx.NodeProto | None = makers.get(name)
+            if maker is not None and maker.op_type == "MatMul":
+                return maker
         raise GateError(f"No MatMul feeds {bias} in the exported graph: export with the versions of constraints.txt.")
 
     biases = one("vocab_transform.bias"), one("vocab_projector.bias")

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
@@ -107,6 +108,8 @@ def train_fill_mask(options: FillMaskOptions, say: Callable[[str], None] = lambd
     partial = target.with_name(f"{TASK}.partial")
     checkpoint = find_checkpoint(options, target, partial, state.num_processes, _last_checkpoint)
     bf16 = options.precision == "bf16" or (options.precision == "auto" and computes_bf16())
+    # Where a run of the other task went before in this process, its Trainer left a precision behind.
+    AcceleratorState._reset_state()
     accelerator = Accelerator(cpu=not has_accelerator(), mixed_precision="bf16" if bf16 else "no")
 
     # Data: chunks of token ids, (chunks, length), and what masking has to know of the vocabulary.
