@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .errors import DataError
 from .fill_mask import FillMask
 from .masking import EVALUATION_LENGTH, IGNORED, Vocabulary, evaluation_batches, join_chunks
 from .metrics import classification_metrics
@@ -42,7 +43,7 @@ def evaluate_fill_mask(
 
     ``texts`` are joined and cut into chunks of 256 tokens, 15 % of whose whole words are masked with a fixed seed, the
     same for every model; perplexity is the exponential of the mean cross-entropy over the masked tokens. ``progress``
-    gets the range of chunks and is walked in its place. Raises DataError where there are too few texts for one chunk.
+    gets the range of chunks and is walked in its place. Raises DataError where no word was masked.
     """
     vocabulary = Vocabulary.of(model.tokenizer)
     chunks = join_chunks(model.tokenizer, texts, min(EVALUATION_LENGTH, model.bundle.truncation.max_length))
@@ -63,13 +64,15 @@ def evaluate_fill_mask(
             five += int((better < 5).sum())
             tokens += len(wanted)
     seconds = time.perf_counter() - start
+    if not tokens:
+        raise DataError("The texts are so few that no word of them was masked: give more of them.")
     return {
         "chunks": len(chunks),
         "tokens": tokens,
-        "perplexity": math.exp(loss / max(1, tokens)),
-        "log_loss": loss / max(1, tokens),
-        "top1": first / max(1, tokens),
-        "top5": five / max(1, tokens),
+        "perplexity": math.exp(loss / tokens),
+        "log_loss": loss / tokens,
+        "top1": first / tokens,
+        "top5": five / tokens,
         "chunks_per_second": len(chunks) / seconds,
     }
 

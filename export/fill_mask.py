@@ -20,7 +20,7 @@ from ..masking import EVALUATION_LENGTH, Vocabulary, evaluation_batches, join_ch
 from ..output import check_free, staging
 from .card import write_bundle_card
 from .edge import write_edge
-from .steps import TOLERANCE, check_reviews, quiet, read_run, size_of, versions, write_fp32
+from .steps import check_difference, check_reviews, quiet, read_run, size_of, versions, write_fp32
 
 # So many validation chunks are compared logit by logit.
 COMPARED = 8
@@ -72,12 +72,7 @@ def export_fill_mask(
         write({})
         fp32 = FillMask(folder, provider="cpu", precision="fp32")
         difference = _largest_difference(source, fp32, validation)
-        say(f"fp32 against PyTorch: logits differ by {difference:.1e} at most")
-        if not difference <= TOLERANCE:
-            raise GateError(
-                f"The fp32 graph's logits differ from PyTorch's by {difference:.2e}, over {TOLERANCE:.0e}: nothing was "
-                "written; try other versions of torch and optimum-onnx."
-            )
+        check_difference(difference, say)
         figures: dict[str, Any] = {"validation_fp32": _measured(fp32, validation), "fp32_max_difference": difference}
         say(_line("fp32", figures["validation_fp32"]))
         if quantize:

@@ -19,7 +19,7 @@ from ..reading import Reviews
 from ..sentiment import TASK, Sentiment
 from .card import write_bundle_card
 from .quantize import quantize as write_int8
-from .steps import TOLERANCE, check_reviews, quiet, read_run, size_of, versions, write_fp32
+from .steps import check_difference, check_reviews, quiet, read_run, size_of, versions, write_fp32
 
 # So many validation reviews are compared logit by logit.
 COMPARED = 64
@@ -93,12 +93,7 @@ def _gate(
     """Compare the graphs with their sources; return the figures or raise GateError."""
     fp32 = Sentiment(folder, provider="cpu", precision="fp32")
     difference = _largest_difference(source, fp32, validation.texts[:COMPARED])
-    say(f"fp32 against PyTorch: logits differ by {difference:.1e} at most")
-    if not difference <= TOLERANCE:
-        raise GateError(
-            f"The fp32 graph's logits differ from PyTorch's by {difference:.2e}, over {TOLERANCE:.0e}: nothing was "
-            "written; try other versions of torch and optimum-onnx."
-        )
+    check_difference(difference, say)
     figures: dict[str, Any] = {"validation_fp32": _measured(fp32, validation), "fp32_max_difference": difference}
     say(_line("fp32", figures["validation_fp32"]))
     if quantized:

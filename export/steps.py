@@ -9,6 +9,7 @@ import logging
 import shutil
 import tempfile
 import warnings
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from optimum.exporters.onnx import main_export
 
 from .. import __version__
 from ..bundle import GRAPHS
-from ..errors import BundleError, DataError
+from ..errors import BundleError, DataError, GateError
 from ..options import METRICS, RECORD
 from ..splits import fingerprint
 
@@ -50,6 +51,16 @@ def check_reviews(texts: list[str], expected: str, data: str) -> None:
     """Raise DataError where ``texts`` are not the validation reviews that a run held out."""
     if fingerprint(texts) != expected:
         raise DataError(f"The reviews in {data} are not those that the run was trained on: give the same with --data.")
+
+
+def check_difference(difference: float, say: Callable[[str], None]) -> None:
+    """Raise GateError where the fp32 graph's logits differ from PyTorch's by more than 1e-4."""
+    say(f"fp32 against PyTorch: logits differ by {difference:.1e} at most")
+    if not difference <= TOLERANCE:
+        raise GateError(
+            f"The fp32 graph's logits differ from PyTorch's by {difference:.2e}, over {TOLERANCE:.0e}: nothing was "
+            "written; try other versions of torch and optimum-onnx."
+        )
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from conftest import edit_manifest, make_reviews, run_command
 from onnx import numpy_helper
 
 from edge_imdb import FillMask
-from edge_imdb.errors import BundleError, GateError, InputError, UsageError
+from edge_imdb.errors import BundleError, DataError, GateError, InputError, UsageError
 from edge_imdb.fill_mask import windows
 
 ONE = "I think the [MASK] was great."
@@ -178,9 +178,9 @@ def test_gate_refuses_int8_that_raises_perplexity(
 def test_fp32_gate_refuses_a_graph_of_other_weights(
     fill_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edge_imdb.export import fill_mask
+    from edge_imdb.export import fill_mask, steps
 
-    monkeypatch.setattr(fill_mask, "TOLERANCE", 1e-12)
+    monkeypatch.setattr(steps, "TOLERANCE", 1e-12)
     with pytest.raises(GateError, match="fp32 graph's logits differ"):
         fill_mask.export_fill_mask(fill_run, tmp_path / "models" / "fill-mask")
     assert list((tmp_path / "models").iterdir()) == []
@@ -195,6 +195,13 @@ def test_evaluation_agrees_with_training(fp32: FillMask, fill_run: Path, reviews
     assert got["tokens"] == expected["tokens"]
     for name in ("perplexity", "top1", "top5"):
         assert got[name] == pytest.approx(expected[name], rel=1e-4)
+
+
+def test_evaluation_of_next_to_no_text_is_refused(fp32: FillMask) -> None:
+    from edge_imdb.evaluation import evaluate_fill_mask
+
+    with pytest.raises(DataError, match="no word of them was masked"):
+        evaluate_fill_mask(fp32, ["good"])
 
 
 # --- several masks together

@@ -130,9 +130,9 @@ def test_fp32_gate_refuses_a_graph_of_other_weights(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from edge_imdb.errors import GateError
-    from edge_imdb.export import sentiment
+    from edge_imdb.export import sentiment, steps
 
-    monkeypatch.setattr(sentiment, "TOLERANCE", 1e-12)
+    monkeypatch.setattr(steps, "TOLERANCE", 1e-12)
     with pytest.raises(GateError, match="fp32 graph's logits differ"):
         sentiment.export_sentiment(tiny_run, tmp_path / "models" / "sentiment", quantize=True)
     assert list((tmp_path / "models").iterdir()) == []

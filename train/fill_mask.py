@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import platform
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-import transformers
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from safetensors import safe_open
@@ -29,7 +26,7 @@ from tqdm.auto import tqdm
 from transformers import DistilBertForMaskedLM
 
 from ..corpus import Texts, load_texts
-from ..errors import BaseModelError, UsageError
+from ..errors import BaseModelError, DataError, UsageError
 from ..masking import (
     EVALUATION_LENGTH,
     EVALUATION_PROBABILITY,
@@ -42,24 +39,23 @@ from ..masking import (
     join_chunks,
     replace,
 )
-from ..options import METRICS, RECORD, FillMaskOptions, hyperparameters
-from ..output import staging
+from ..options import FillMaskOptions, hyperparameters
 from ..splits import fingerprint
 from .base import load_masked_lm, load_tokenizer
 from .card import publish_to_hub, write_fill_mask_card
 from .energy import EnergyMeter
-from .progress import draw_curves, read_log, write_log, write_record
+from .progress import read_log, write_log, write_record
 from .runs import (
     check_options,
     computes_bf16,
     described,
     find_checkpoint,
-    hardware,
+    finish,
     has_accelerator,
     keep_memory,
     open_partial,
-    public,
     quiet_libraries,
+    setting,
 )
 
 TASK = "fill-mask"
@@ -268,6 +264,8 @@ def train_fill_mask(options: FillMaskOptions, say: Callable[[str], None] = lambd
         assert meter is not None
         log = read_log(partial / "log.jsonl", progress.step)
         _load_weights(model, load_file(partial / BEST))
+        cost = meter.stop()
+        seen = min(total * share * state.num_processes, round(len(train) * options.epochs))
         metrics: dict[str, Any] = {
             "task": TASK,
             "validation": _best(log, "validation", progress.best_step),
@@ -283,29 +281,10 @@ def train_fill_mask(options: FillMaskOptions, say: Callable[[str], None] = lambd
                 "train_chunks": len(train),
                 "validation_fingerprint": fingerprint(texts.validation),
             },
-            "hyperparameters": public(hyperparameters(options)),
-            "cost": {
-                **meter.stop(),
-                "country": options.country,
-                "train_tokens": int(min(total * share * state.num_processes, len(train) * options.epochs))
-                * options.chunk_length,
-            },
-            "hardware": hardware(device),
-            "versions": {
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-            },
+            "cost": {**cost, "country": options.country, "train_tokens": seen * train.shape[1]},
+            **setting(options, device),
         }
-        with staging(target) as folder:
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-            shutil.copy(partial / RECORD, folder / RECORD)
-            (folder / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-            write_log(log, folder / "log.jsonl")
-            draw_curves(log, folder / "curves.png", "perplexity")
-            write_fill_mask_card(folder, metrics)
-        shutil.rmtree(partial, ignore_errors=True)
+        finish(target, partial, model, tokenizer, metrics, log, "perplexity", write_fill_mask_card)
         for split in ("validation", "test"):
             if split in metrics:
                 say(_figures(split, metrics[split]))
@@ -394,6 +373,8 @@ def _measure(
             ]
         ).double()
     loss, first, five, tokens = accelerator.reduce(sums).tolist()
+    if not tokens:
+        raise DataError("The held-out reviews are so few that no word of them was masked: raise --validation.")
     return {
         "perplexity": math.exp(loss / tokens),
         "log_loss": loss / tokens,

@@ -15,11 +15,13 @@ from typing import Any
 
 import torch
 import transformers
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ..errors import OutputError, UsageError
 from ..options import METRICS, RECORD, Options, hyperparameters
-from ..output import check_free
+from ..output import check_free, staging
 from .energy import check_country
+from .progress import draw_curves, write_log
 
 # mallopt's parameters, from malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -152,3 +154,38 @@ def _cpu_name() -> str:
 
 def described(device: torch.device, processes: int, bf16: bool) -> str:
     return f"{device.type} x {processes}, {'bf16 autocast' if bf16 else 'fp32'}"
+
+
+def setting(options: Options, device: str) -> dict[str, Any]:
+    """What a run's figures were made with: hyperparameters, hardware, versions."""
+    return {
+        "hyperparameters": public(hyperparameters(options)),
+        "hardware": hardware(device),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+
+
+def finish(
+    target: Path,
+    partial: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    metrics: dict[str, Any],
+    log: list[dict[str, float]],
+    measure: str,
+    write_card: Callable[[Path, dict[str, Any]], None],
+) -> None:
+    """Write the finished folder, ready for the Hub, in one step, and drop the unfinished one."""
+    with staging(target) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        shutil.copy(partial / RECORD, folder / RECORD)
+        (folder / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        write_log(log, folder / "log.jsonl")
+        draw_curves(log, folder / "curves.png", measure)
+        write_card(folder, metrics)
+    shutil.rmtree(partial, ignore_errors=True)

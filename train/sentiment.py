@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import platform
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import (
@@ -27,8 +24,7 @@ from transformers import (
 
 from ..corpus import Corpus, load_corpus
 from ..metrics import accuracy, classification_metrics, fit_temperature, log_loss, softmax
-from ..options import METRICS, RECORD, SentimentOptions, hyperparameters
-from ..output import staging
+from ..options import SentimentOptions, hyperparameters
 from ..reading import Reviews
 from ..splits import fingerprint
 from ..text import ReviewEncoder, Truncation
@@ -36,18 +32,18 @@ from .base import load_classifier, load_tokenizer
 from .batches import GroupedByLength
 from .card import publish_to_hub, write_card
 from .energy import EnergyMeter
-from .progress import ProgressBar, RunLog, draw_curves, read_log, write_log
+from .progress import ProgressBar, RunLog, read_log, write_log
 from .runs import (
     check_options,
     computes_bf16,
     described,
     find_checkpoint,
-    hardware,
+    finish,
     has_accelerator,
     keep_memory,
     open_partial,
-    public,
     quiet_libraries,
+    setting,
 )
 
 TASK = "sentiment"
@@ -152,24 +148,10 @@ def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lamb
                 "dropped_also_in_test": data.dropped,
                 "validation_fingerprint": fingerprint(data.validation.texts),
             },
-            "hyperparameters": public(hyperparameters(options)),
             "cost": {**cost, "country": options.country, "train_tokens": int(tokens)},
-            "hardware": hardware(device),
-            "versions": {
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-            },
+            **setting(options, device),
         }
-        with staging(target) as folder:
-            trainer.model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-            shutil.copy(partial / RECORD, folder / RECORD)
-            (folder / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-            write_log(log, folder / "log.jsonl")
-            draw_curves(log, folder / "curves.png")
-            write_card(folder, metrics)
-        shutil.rmtree(partial, ignore_errors=True)
+        finish(target, partial, trainer.model, tokenizer, metrics, log, "accuracy", write_card)
         for split in ("validation", "test"):
             if split in metrics:
                 say(_figures(split, metrics[split]))
