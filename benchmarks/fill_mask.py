@@ -67,6 +67,10 @@ def build(folder: Path, dim: int, layers: int) -> dict[str, Path]:
     torch.manual_seed(0)
     config = DistilBertConfig(dim=dim, hidden_dim=4 * dim, n_heads=12, n_layers=layers)
     model = DistilBertForMaskedLM(config).eval()
+    with torch.no_grad():
+        # A fresh model's biases are all 0, and the exporter merges equal weights.
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         onnx_export_from_model(model, folder / "fp32", task="fill-mask", do_validation=False)
@@ -91,6 +95,8 @@ def measure(graphs: dict[str, Path], lengths: list[int], rounds: int, threads: i
 
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
+    # Else the idle threads of one contender spin on the cores that the next one needs.
+    settings.add_session_config_entry("session.force_spinning_stop", "1")
     sessions = {
         name: onnxruntime.InferenceSession(graph, settings, providers=["CPUExecutionProvider"])
         for name, graph in graphs.items()
