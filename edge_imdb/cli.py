@@ -232,7 +232,7 @@ def _not_empty(rows: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
         empty = False
         yield row
     if empty:
-        raise InputError("Standard input is empty: pipe at least one review into it, one a line.")
+        raise InputError("Standard input is empty: pipe at least one text into it, one a line.")
 
 
 def _filled(rows: Iterable[tuple[str, str]], skip_blank: bool, texts: tuple[str, ...]) -> Iterator[str]:
@@ -400,7 +400,7 @@ def info(as_json: bool) -> None:
         click.echo(f"  {labels}{entry['bytes'] / 2**20:.1f} MiB; {', '.join(entry['graphs'])}")
         for name, value in entry["metrics"].items():
             pairs = value.items() if isinstance(value, dict) else [("", value)]
-            shown = ", ".join(f"{k} {v:.4g}".strip() for k, v in pairs)
+            shown = ", ".join(f"{k} {v:.4g}".strip() if v < 1e4 else f"{k} {v:.0f}" for k, v in pairs)
             click.echo(f"  {name}: {shown}")
 
 
