@@ -166,9 +166,8 @@ class FillMask:
         beams: int,
     ) -> list[dict[str, Any]]:
         start, stop = window
-        offset = start
         cut = self._window(ids, start, stop)
-        places = [place - offset for place in masks]
+        places = [place - start for place in masks]
         kept: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
         for _ in places:
             candidates = []

@@ -56,10 +56,7 @@ def write_edge(standard: Path, target: Path, mask_id: int | None) -> dict[str, A
     for name in head["positions"]:
         _share_embeddings(graph, name, numpy_helper.to_array(weights[name]))
     _append_head(graph, {name: numpy_helper.to_array(weights[head[name]]) for name in _HEAD}, head, words, mask_id)
-    for opset in graph.opset_import:
-        if opset.domain == _CONTRIB:
-            break
-    else:
+    if all(opset.domain != _CONTRIB for opset in graph.opset_import):
         graph.opset_import.append(helper.make_opsetid(_CONTRIB, 1))
     graph.producer_name = "edge-imdb"
     onnx.save(graph, target)

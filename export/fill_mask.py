@@ -20,7 +20,7 @@ from ..masking import EVALUATION_LENGTH, Vocabulary, evaluation_batches, join_ch
 from ..output import check_free, staging
 from .card import write_bundle_card
 from .edge import write_edge
-from .steps import check_difference, check_reviews, quiet, read_run, size_of, versions, write_fp32
+from .steps import check_difference, check_reviews, lasting, quiet, read_run, size_of, versions, write_fp32
 
 # So many validation chunks are compared logit by logit.
 COMPARED = 8
@@ -73,7 +73,10 @@ def export_fill_mask(
         fp32 = FillMask(folder, provider="cpu", precision="fp32")
         difference = _largest_difference(source, fp32, validation)
         check_difference(difference, say)
-        figures: dict[str, Any] = {"validation_fp32": _measured(fp32, validation), "fp32_max_difference": difference}
+        figures: dict[str, Any] = {
+            "validation_fp32": lasting(evaluate_fill_mask(fp32, validation)),
+            "fp32_max_difference": difference,
+        }
         say(_line("fp32", figures["validation_fp32"]))
         if quantize:
             say("quantizing to int8, for the edge")
@@ -81,7 +84,7 @@ def export_fill_mask(
             recipe = write_edge(folder / GRAPHS[TASK]["fp32"], folder / GRAPHS[TASK]["int8"], mask_id)
             write({})
             int8 = FillMask(folder, provider="cpu", precision="int8")
-            figures["validation_int8"] = _measured(int8, validation)
+            figures["validation_int8"] = lasting(evaluate_fill_mask(int8, validation))
             say(_line("int8", figures["validation_int8"]))
             _hold(figures, max_rise)
         if "test" in metrics:
@@ -120,12 +123,6 @@ def _largest_difference(source: Path, fp32: FillMask, texts: list[str]) -> float
         if len(chosen):
             largest = max(largest, float(np.abs(chosen - fp32.logits(ids[0])).max()))
     return largest
-
-
-def _measured(model: FillMask, texts: list[str]) -> dict[str, float]:
-    figures = evaluate_fill_mask(model, texts)
-    # Speed belongs to a machine and a moment, not to the bundle.
-    return {name: value for name, value in figures.items() if name != "chunks_per_second"}
 
 
 def _line(name: str, figures: dict[str, float]) -> str:

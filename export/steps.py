@@ -90,6 +90,11 @@ def write_fp32(source: Path, folder: Path, task: str, kind: str) -> None:
             shutil.copy(source / name, folder / name)
 
 
+def lasting(figures: dict[str, float]) -> dict[str, float]:
+    """Figures without those of speed, which belong to a machine and a moment and not to a bundle."""
+    return {name: value for name, value in figures.items() if not name.endswith("_per_second")}
+
+
 def versions() -> dict[str, str]:
     """Of the packages that made a bundle."""
     names = ("onnx", "onnxruntime", "optimum", "torch", "transformers")

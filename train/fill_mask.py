@@ -8,6 +8,7 @@ have met, and two processes mask the chunks as one would.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -66,8 +67,6 @@ LOG_STEPS = 20
 # pass costs more than writing the matrices out (width 384: 5,361 tokens a second against 4,408 at 32 chunks of 128,
 # 4,358 against 4,047 at 256).
 FUSED_ATTENTION_FROM = 384
-
-
 # Masked positions are filled up to a multiple of this. Their number differs from batch to batch, and blocks of logits,
 # of 100 MB each, in ever new sizes fragment the heap: a run that had none of this grew to 9.8 GB.
 ROWS = 64
@@ -319,10 +318,14 @@ def rows_of(chunks: int, seed: int, epoch: int, step: int, share: int, processes
 
     Over an epoch's steps and all processes every chunk comes once; the order depends on seed and epoch alone.
     """
-    # RandomState's permutation is frozen (NEP 19); that of a Generator may change.
-    order = np.random.RandomState((seed * 1_000_003 + epoch) % 2**32).permutation(chunks)
-    rows = order[step * share * processes : (step + 1) * share * processes]
+    rows = _order(chunks, seed, epoch)[step * share * processes : (step + 1) * share * processes]
     return np.array_split(rows, processes)[process]
+
+
+@functools.lru_cache(maxsize=1)
+def _order(chunks: int, seed: int, epoch: int) -> Any:
+    # RandomState's permutation is frozen (NEP 19); that of a Generator may change.
+    return np.random.RandomState((seed * 1_000_003 + epoch) % 2**32).permutation(chunks)
 
 
 def _masked(
@@ -373,20 +376,15 @@ def _measure(
                 : len(wanted)
             ].float()
         best = logits.topk(5).indices == wanted[:, None]
-        sums += torch.stack(
-            [
-                F.cross_entropy(logits, wanted, reduction="sum"),
-                best[:, 0].sum(),
-                best.any(1).sum(),
-                wanted.numel() + 0 * best[0, 0],
-            ]
-        ).double()
-    loss, first, five, tokens = accelerator.reduce(sums).tolist()
+        loss = F.cross_entropy(logits, wanted, reduction="sum")
+        sums[:3] += torch.stack([loss, best[:, 0].sum(), best.any(1).sum()]).double()
+        sums[3] += len(wanted)
+    summed, first, five, tokens = accelerator.reduce(sums).tolist()
     if not tokens:
         raise DataError("The held-out reviews are so few that no word of them was masked: raise --validation.")
     return {
-        "perplexity": math.exp(loss / tokens),
-        "log_loss": loss / tokens,
+        "perplexity": math.exp(summed / tokens),
+        "log_loss": summed / tokens,
         "top1": first / tokens,
         "top5": five / tokens,
         "tokens": tokens,
@@ -468,7 +466,7 @@ def _best(log: list[dict[str, float]], split: str, step: int) -> dict[str, float
 
 def _measurements(log: list[dict[str, float]], split: str) -> list[dict[str, float]]:
     return [
-        {name.removeprefix(f"{split}_"): value for name, value in record.items() if name not in ("epoch", "loss")}
+        {name.removeprefix(f"{split}_"): value for name, value in record.items() if name != "epoch"}
         for record in log
         if f"{split}_perplexity" in record
     ]
