@@ -17,11 +17,9 @@ FORMAT = 1
 MANIFEST = "edge.json"
 TOKENIZER = "tokenizer.json"
 TASKS = ("sentiment", "fill-mask")
-GRAPHS = {
-    "sentiment": {"fp32": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx"},
-    # Not model_quantized.onnx, which others open by that name: the edge graph has logits at [MASK] alone.
-    "fill-mask": {"fp32": "onnx/model.onnx", "int8": "onnx/model_edge.onnx"},
-}
+# Not model_quantized.onnx, which others open by that name: the edge graph takes texts unpadded, without attention mask,
+# and in fill-mask has logits at [MASK] alone.
+GRAPHS = {"fp32": "onnx/model.onnx", "int8": "onnx/model_edge.onnx"}
 ENVIRONMENT = "EDGE_IMDB_MODELS"
 EMBEDDED = Path(__file__).parent / "models"
 # A manifest is a few KiB; anything far larger is not one.
@@ -29,10 +27,23 @@ _MANIFEST_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True)
+class FirstReading:
+    """How a long review is read at first: cut to ``length`` tokens, and no further if that makes sure enough.
+
+    ``threshold`` is the probability of the best label, calibrated with ``temperature``, from which it is sure enough.
+    """
+
+    length: int
+    temperature: float
+    threshold: float
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A bundle whose manifest was read and checked, and whose files were not opened yet.
 
     A fill-mask bundle has no ``labels`` and no ``temperature`` but 1; of ``truncation`` it uses the length alone.
+    ``first_reading`` None: a review is read but once.
     ``metrics``, ``quantization`` and ``versions`` are what export wrote, for people to read.
     """
 
@@ -41,6 +52,7 @@ class Bundle:
     labels: list[str]
     truncation: Truncation
     temperature: float
+    first_reading: FirstReading | None
     graphs: dict[str, str]
     files: dict[str, dict[str, Any]]
     metrics: dict[str, Any]
@@ -134,15 +146,15 @@ def _parse(path: Path, record: Any, task: str) -> Bundle:
     found = _get(record, "task", str)
     if found != task:
         raise BundleError(f"{path} is a {found} bundle where a {task} one is needed: give another with --model.")
-    labels, temperature = [], 1.0
+    labels, temperature, first_reading = [], 1.0, None
     strategy, head_ratio = "window", 0.5
     if task == "sentiment":
         labels = _get(record, "labels", list)
         if len(labels) < 2 or not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
             raise ValueError("'labels' must be two different names or more")
-        temperature = _get(_get(record, "calibration", dict), "temperature", (int, float))
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise ValueError(f"'temperature' is {temperature!r}")
+        temperature = _temperature(_get(record, "calibration", dict))
+        if record.get("first_reading") is not None:
+            first_reading = _first_reading(_get(record, "first_reading", dict))
         strategy, head_ratio = "head+tail", _get(_get(record, "truncation", dict), "head_ratio", (int, float))
     cut = _get(record, "truncation", dict)
     if _get(cut, "strategy", str) != strategy:
@@ -158,7 +170,7 @@ def _parse(path: Path, record: Any, task: str) -> Bundle:
             raise ValueError(f"the file name {name!r:.80} leads out of the bundle")
         if _get(entry, "bytes", int) < 0 or len(_get(entry, "sha256", str)) != 64:
             raise ValueError(f"the entry of {name!r:.80} is {entry!r:.80}")
-    if not graphs or not set(graphs) <= set(GRAPHS[task]) or not all(graphs[name] in files for name in graphs):
+    if not graphs or not set(graphs) <= set(GRAPHS) or not all(graphs[name] in files for name in graphs):
         raise ValueError(f"'graphs' is {graphs!r:.80}")
     quantization = record.get("quantization")
     if quantization is not None and not isinstance(quantization, dict):
@@ -168,13 +180,28 @@ def _parse(path: Path, record: Any, task: str) -> Bundle:
         task=task,
         labels=labels,
         truncation=Truncation(max_length, float(head_ratio)),
-        temperature=float(temperature),
+        temperature=temperature,
+        first_reading=first_reading,
         graphs=graphs,
         files=files,
         metrics=_get(record, "metrics", dict),
         quantization=quantization,
         versions=_get(record, "versions", dict),
     )
+
+
+def _temperature(record: Any) -> float:
+    value = _get(record, "temperature", (int, float))
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"'temperature' is {value!r}")
+    return float(value)
+
+
+def _first_reading(record: Any) -> FirstReading:
+    length, threshold = _get(record, "length", int), _get(record, "threshold", (int, float))
+    if not 3 <= length <= 1 << 20 or not 0 <= threshold <= 1:
+        raise ValueError(f"'first_reading' is {record!r:.80}")
+    return FirstReading(length, _temperature(record), float(threshold))
 
 
 def write_manifest(
@@ -188,15 +215,15 @@ def write_manifest(
 ) -> None:
     """Write edge.json for the files that stand in ``folder``, and check that it can be read back.
 
-    ``behaviour`` is what a task's runtime needs: ``labels``, ``truncation`` and ``calibration`` for sentiment,
-    ``truncation`` for fill-mask.
+    ``behaviour`` is what a task's runtime needs: ``labels``, ``truncation``, ``calibration`` and perhaps
+    ``first_reading`` for sentiment, ``truncation`` for fill-mask.
     """
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     record = {
         "format": FORMAT,
         "task": task,
         **behaviour,
-        "graphs": {precision: name for precision, name in GRAPHS[task].items() if name in names},
+        "graphs": {precision: name for precision, name in GRAPHS.items() if name in names},
         "quantization": quantization,
         "metrics": metrics,
         "versions": versions,

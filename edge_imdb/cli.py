@@ -21,6 +21,8 @@ from .errors import EdgeImdbError, InputError, MissingDependencyError, UsageErro
 from .options import DEFAULT_DATA, FillMaskOptions, Options, SentimentOptions, fields_in_order
 
 EXPORT_TASKS = (*TASKS, "all")
+# Those of export.edge, which this module doesn't import.
+EXPORT_TARGETS = ("auto", "portable", "avx2", "avx512-vnni", "arm64")
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -92,12 +94,19 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _reading_options(command: Callable[..., None]) -> Callable[..., None]:
+    exact = click.option("--exact", is_flag=True, help="Read on even where the first part makes sure enough.")
+    windows = click.option("--windows", is_flag=True, help="Read the whole of a long review, in windows, and average.")
+    return exact(windows(command))
+
+
 @cli.command()
 @click.argument("texts", metavar="[TEXT]...", nargs=-1)
 @click.option("--file", "file", type=click.Path(path_type=Path), help="Reviews: one a line, or .csv, .jsonl, .parquet.")
 @click.option("--column", default="text", show_default=True, help="Column of the reviews in --file.")
 @click.option("--skip-blank", is_flag=True, help="Pass over blank reviews instead of stopping at one.")
 @click.option("--json", "as_json", is_flag=True, help='Print {"text", "label", "score"} a line.')
+@_reading_options
 @_model_options
 def predict(
     texts: tuple[str, ...],
@@ -105,6 +114,8 @@ def predict(
     column: str,
     skip_blank: bool,
     as_json: bool,
+    exact: bool,
+    windows: bool,
     model: Path | None,
     precision: str,
     provider: str,
@@ -130,7 +141,7 @@ def predict(
             list(_filled(rows, skip_blank, texts))
     from .sentiment import Sentiment
 
-    sentiment = Sentiment(model, precision=precision, provider=provider, threads=threads)
+    sentiment = Sentiment(model, precision=precision, provider=provider, threads=threads, exact=exact, windows=windows)
     with _bar(_filled(rows, skip_blank, texts), count, "predict", hidden=file is None or sys.stdout.isatty()) as bar:
         for text in bar:
             best = sentiment(text)[0]
@@ -261,6 +272,7 @@ def _bar(items: Iterable[Any], length: int, label: str, hidden: bool = False) ->
 @click.option("--label-column", default="label", show_default=True, help="Column of the labels.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many reviews, drawn with a fixed seed.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@_reading_options
 @_model_options
 def evaluate(
     task: str,
@@ -270,6 +282,8 @@ def evaluate(
     label_column: str,
     limit: int | None,
     as_json: bool,
+    exact: bool,
+    windows: bool,
     model: Path | None,
     precision: str,
     provider: str,
@@ -286,6 +300,8 @@ def evaluate(
     edge-imdb evaluate sentiment --data reviews.csv --model models/sentiment
     """
     if task == "fill-mask":
+        if exact or windows:
+            raise UsageError("--exact and --windows are for sentiment: leave them out.")
         _evaluate_fill_mask(data, split, text_column, limit, as_json, model, precision, provider, threads)
         return
     from .evaluation import evaluate_sentiment
@@ -293,7 +309,7 @@ def evaluate(
     from .sentiment import Sentiment
     from .splits import sample
 
-    sentiment = Sentiment(model, precision=precision, provider=provider, threads=threads)
+    sentiment = Sentiment(model, precision=precision, provider=provider, threads=threads, exact=exact, windows=windows)
     reviews = read_reviews(data, split, text_column, label_column, names=sentiment.labels)
     if limit is not None:
         reviews = reviews.take(sample(reviews.texts, limit, seed=0))
@@ -523,6 +539,15 @@ def _train_fill_mask(options: FillMaskOptions) -> None:
     show_default=True,
     help="Fill-mask: per cent by which int8 may raise fp32's perplexity on validation.",
 )
+@click.option(
+    "--target",
+    "target_cpu",
+    type=click.Choice(EXPORT_TARGETS),
+    default="portable",
+    show_default=True,
+    help="CPU that int8 is for: portable and avx2 have weights of 7 bits, which give the same scores everywhere; the "
+    "others 8 bits, a little closer to fp32, and wrong scores on an x86 CPU without VNNI; auto is this machine's.",
+)
 @click.option("--data", help="Training reviews, where they moved since the run.  [default: as the run's]")
 @click.option("--no-fp32", is_flag=True, help="Leave the fp32 graph out of the bundle.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
@@ -533,6 +558,7 @@ def export(
     target: str,
     max_drop: float,
     max_rise: float,
+    target_cpu: str,
     data: str | None,
     no_fp32: bool,
     overwrite: bool,
@@ -564,6 +590,7 @@ def export(
             Path(source) / name,
             Path(target) / name,
             quantize=quantize,
+            target_cpu=target_cpu,
             data=data,
             keep_fp32=not no_fp32,
             overwrite=overwrite,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .errors import BundleError, InputError, UsageError
 from .metrics import softmax
 from .runtime import Loaded
-from .text import clean
+from .text import SPECIAL, clean
 
 TASK = "fill-mask"
 MASK = "[MASK]"
@@ -21,8 +21,6 @@ MASK = "[MASK]"
 # 1 + 7 * beams + 8 * beams times at most: 151 times with ten.
 JOINT_MASKS = 8
 BEAMS = 10
-# Tokens at either end that the tokenizer adds, [CLS] and [SEP].
-_ADDED = 2
 
 Scores = NDArray[np.float64]
 
@@ -55,7 +53,7 @@ class FillMask:
         mask = self.tokenizer.token_to_id(MASK)
         words = self.tokenizer.get_vocab_size(with_added_tokens=True)
         ends = self.tokenizer.encode("").ids
-        if mask is None or len(ends) != _ADDED or words > self._loaded.output[-1]:
+        if mask is None or len(ends) != SPECIAL or words > self._loaded.output[-1]:
             raise BundleError(
                 f"The tokenizer of {self.bundle.path} is not its graph's (a BERT tokenizer with {MASK} and at most "
                 f"{self._loaded.output[-1]} tokens): export the bundle again."
@@ -76,15 +74,13 @@ class FillMask:
 
         The ids are fed as they are, special tokens and all, at most ``bundle.truncation.max_length`` of them.
         """
-        row = np.asarray([ids], dtype=np.int64)
-        if not (row == self._mask).any():
+        masks = np.asarray(ids) == self._mask
+        if not masks.any():
             # ONNX Runtime's QGemm can't multiply no rows.
             return np.empty((0, self._loaded.output[-1]), dtype=np.float32)
-        result: NDArray[np.float32] = self._loaded.session.run(
-            ["logits"], {"input_ids": row, "attention_mask": np.ones_like(row)}
-        )[0]
+        result = self._loaded.run(ids)
         # The standard graph has logits everywhere, the edge graph at [MASK] alone.
-        return result[0, row[0] == self._mask] if result.ndim == 3 else result
+        return result[0, masks] if result.ndim == 3 else result
 
     def __call__(
         self,
@@ -127,7 +123,9 @@ class FillMask:
         masks = [place for place, token in enumerate(ids) if token == self._mask]
         if not masks:
             raise InputError(f"There is no {MASK} in the text: write {MASK} where a word is to be filled in.")
-        groups = windows(len(ids) - _ADDED, [place - 1 for place in masks], self.bundle.truncation.max_length - _ADDED)
+        groups = windows(
+            len(ids) - SPECIAL, [place - 1 for place in masks], self.bundle.truncation.max_length - SPECIAL
+        )
         if joint:
             if len(masks) > JOINT_MASKS:
                 raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from .errors import BundleError, InputError, UsageError
 from .metrics import softmax
 from .runtime import Loaded
-from .text import ReviewEncoder
+from .text import SPECIAL, ReviewEncoder, Truncation
 
 TASK = "sentiment"
 _UNSET: Any = object()
@@ -26,6 +27,10 @@ class Sentiment:
         provider: ``auto``, ``cpu``, ``cuda`` or another execution provider that the installed ONNX Runtime has.
         threads: threads that work on one text; None leaves one a physical core.
         precision: ``int8``, ``fp32``, or ``auto``: int8 on a CPU, fp32 elsewhere, whichever there is.
+        exact: read every review to the length that the model was trained on. Otherwise a long review is first read in
+            part, as ``bundle.first_reading`` says, and no further where that makes sure enough.
+        windows: read the whole of a review that is longer than the model reads, in windows of equal length, and take
+            the mean of their logits; the first reading is left out.
 
     Raises BundleError, ProviderError, UsageError or MissingDependencyError.
     """
@@ -37,13 +42,16 @@ class Sentiment:
         provider: str = "auto",
         threads: int | None = None,
         precision: str = "auto",
+        exact: bool = False,
+        windows: bool = False,
     ) -> None:
         self._loaded = Loaded(TASK, model, provider, threads, precision)
         self.bundle = self._loaded.bundle
         self.reason = self._loaded.reason
         self.precision = self._loaded.precision
-        self._session = self._loaded.session
         self._encoder = ReviewEncoder(self._loaded.tokenizer, self.bundle.truncation)
+        self._windows = windows
+        self._first = None if exact or windows else self.bundle.first_reading
         labels = self._loaded.output[-1]
         if labels != len(self.bundle.labels):
             raise BundleError(
@@ -63,22 +71,46 @@ class Sentiment:
 
     def encode(self, text: str) -> list[int]:
         """The token ids of one review, as the graph gets them. *Shape:* ``(length,)``. Raises InputError if blank."""
-        if not isinstance(text, str):
-            raise InputError(f"A text is needed, not {type(text).__name__}: give a str.")
-        return self._encoder.encode(text)
+        return self._encoder.frame(self.bundle.truncation.cut(self._tokens(text)))
 
-    def logits(self, text: str) -> NDArray[np.float32]:
-        """The logits of one review. *Shape:* ``(labels,)``. Raises InputError where the text is blank."""
-        # One review a run and no padding, so that a score can't depend on the reviews beside it.
-        ids = np.array([self.encode(text)], dtype=np.int64)
-        result: NDArray[np.float32] = self._session.run(
-            ["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-        )[0][0]
-        return result
+    def logits(self, text: str, max_length: int | None = None) -> NDArray[np.float32]:
+        """The logits of one review, cut to ``max_length`` tokens, by default as many as the model was trained on.
+
+        *Shape:* ``(labels,)``. Raises InputError where the text is blank.
+        """
+        return self._logits(self._tokens(text), self._cut(max_length))
 
     def probabilities(self, text: str) -> NDArray[np.float64]:
         """Calibrated probabilities of one review. *Shape:* ``(labels,)``. Raises InputError where it is blank."""
-        return softmax(self.logits(text), self.bundle.temperature)
+        tokens = self._tokens(text)
+        if self._windows:
+            return softmax(self._windows_mean(tokens), self.bundle.temperature)
+        first = self._first
+        if first is not None and len(tokens) + SPECIAL > first.length:
+            scores = softmax(self._logits(tokens, self._cut(first.length)), first.temperature)
+            if scores.max() >= first.threshold:
+                return scores
+        return softmax(self._logits(tokens, self.bundle.truncation), self.bundle.temperature)
+
+    def _tokens(self, text: str) -> list[int]:
+        if not isinstance(text, str):
+            raise InputError(f"A text is needed, not {type(text).__name__}: give a str.")
+        return self._encoder.tokens(text)
+
+    def _cut(self, max_length: int | None) -> Truncation:
+        whole = self.bundle.truncation
+        return whole if max_length is None else Truncation(max_length, whole.head_ratio)
+
+    def _logits(self, tokens: list[int], cut: Truncation) -> NDArray[np.float32]:
+        result: NDArray[np.float32] = self._loaded.run(self._encoder.frame(cut.cut(tokens)))[0]
+        return result
+
+    def _windows_mean(self, tokens: list[int]) -> NDArray[np.float32]:
+        count = -(-len(tokens) // (self.bundle.truncation.max_length - SPECIAL))
+        spans = np.linspace(0, len(tokens), count + 1).astype(int)
+        parts = [self._loaded.run(self._encoder.frame(tokens[a:b]))[0] for a, b in itertools.pairwise(spans)]
+        mean: NDArray[np.float32] = np.mean(parts, axis=0)
+        return mean
 
     def stream(self, texts: Iterable[str]) -> Iterator[dict[str, Any]]:
         """Yield ``{"label", "score"}`` for each text, in order, as it comes."""

@@ -12,6 +12,8 @@ from .errors import InputError, UsageError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+# Tokens that a BERT tokenizer adds to a text: [CLS] and [SEP].
+SPECIAL = 2
 _BREAK = re.compile(r"<\s*/?\s*br\s*/?\s*>", re.IGNORECASE)
 # Only entities that end in ";": html.unescape also takes "&not" in "why&not" for one.
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
@@ -48,7 +50,7 @@ class Truncation:
         if not 0 <= self.head_ratio <= 1:
             raise UsageError(f"head_ratio is {self.head_ratio}: it must lie between 0 and 1.")
 
-    def cut(self, ids: list[int], special: int = 2) -> list[int]:
+    def cut(self, ids: list[int], special: int = SPECIAL) -> list[int]:
         """Cut ``ids`` to ``max_length - special`` tokens. *Shape:* ``(length,)`` to ``(min(length, kept),)``."""
         kept = self.max_length - special
         if len(ids) <= kept:
@@ -74,9 +76,9 @@ class ReviewEncoder:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         special = self._tokenizer.encode("", add_special_tokens=True).ids
-        if len(special) != 2:
+        if len(special) != SPECIAL:
             raise InputError(
-                f"The tokenizer adds {len(special)} special tokens where a BERT tokenizer adds 2; "
+                f"The tokenizer adds {len(special)} special tokens where a BERT tokenizer adds {SPECIAL}; "
                 "use a checkpoint with a BERT tokenizer."
             )
         self._first, self._last = special
@@ -86,7 +88,15 @@ class ReviewEncoder:
 
         Raises InputError where nothing is left of ``text`` after cleaning and tokenising.
         """
-        ids = self._tokenizer.encode(clean(text), add_special_tokens=False).ids
+        return self.frame(self.truncation.cut(self.tokens(text)))
+
+    def tokens(self, text: str) -> list[int]:
+        """The ids of a whole review, without special tokens. Raises InputError as ``encode``."""
+        ids: list[int] = self._tokenizer.encode(clean(text), add_special_tokens=False).ids
         if not ids:
             raise InputError("The text is blank: give a review with at least one visible character.")
-        return [self._first, *self.truncation.cut(ids), self._last]
+        return ids
+
+    def frame(self, ids: list[int]) -> list[int]:
+        """``ids`` between the special tokens."""
+        return [self._first, *ids, self._last]

@@ -18,9 +18,11 @@ _CALLS = {
     "fill-mask": ("FillMask", "This is a great [MASK]!"),
 }
 _OUTPUTS = {
-    "sentiment": "output `logits (batch, labels)`",
-    "fill-mask": "output `logits (batch, length, vocabulary)`; the int8 graph is for the edge, and its output is "
-    "`logits (masks, vocabulary)`, for the `[MASK]` positions alone",
+    "sentiment": "output `logits (batch, labels)`. The int8 graph is for the edge: its one input is `input_ids`, texts "
+    "of one length without padding",
+    "fill-mask": "output `logits (batch, length, vocabulary)`. The int8 graph is for the edge: its one input is "
+    "`input_ids`, texts of one length without padding, and its output `logits (masks, vocabulary)`, for the `[MASK]` "
+    "positions alone",
 }
 
 
@@ -35,7 +37,7 @@ def write_bundle_card(
         f"| {precision} | `{path}` | {(folder / path).stat().st_size / 2**20:.1f} | "
         + " | ".join(f"{figures[f'validation_{precision}'][name]:.4f}" for name in columns)
         + " |"
-        for precision, path in GRAPHS[task].items()
+        for precision, path in GRAPHS.items()
         if (folder / path).exists()
     )
     quantization = f"\nQuantization: `{json.dumps(recipe)}`.\n" if recipe else ""
@@ -45,7 +47,8 @@ def write_bundle_card(
 
 ## ONNX graphs
 
-Inputs `input_ids` and `attention_mask`, batch and length dynamic; {_OUTPUTS[task]}. Measured by `edge-imdb export` on
+Inputs `input_ids` and `attention_mask`, batch and length dynamic; {_OUTPUTS[task]}, and is to be run with ONNX
+Runtime's graph optimisations off. Measured by `edge-imdb export` on
 the validation reviews; the fp32 graph's logits differ from PyTorch's by {figures["fp32_max_difference"]:.1e} at most.
 
 | | file | MiB | {" | ".join(column.replace("_", " ") for column in columns)} |

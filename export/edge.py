@@ -130,6 +130,8 @@ def _build(graph: _Graph, config: dict[str, Any], task: str, mask_id: int | None
         span = [graph.constant(name, np.array([n])) for name, n in (("zero", 0), ("one", 1), ("axis_1", 1))]
         rows = graph.node("Slice", [hidden, *span], "cls")
         return graph.model(*_classifier(graph, _layer_at(graph, last, hidden, rows, config)))
+    if mask_id is None:
+        raise UsageError("A fill-mask graph needs mask_id, the token id of [MASK].")
     rows = _mask_rows(graph, hidden, mask_id, config)
     return graph.model(*_vocabulary(graph, _layer_at(graph, last, hidden, rows, config), config))
 
@@ -333,7 +335,7 @@ def _classifier(graph: _Graph, rows: str) -> tuple[str, int]:
     return "batch", len(graph.weight("classifier.bias"))
 
 
-def _mask_rows(graph: _Graph, hidden: str, mask_id: int | None, config: dict[str, Any]) -> str:
+def _mask_rows(graph: _Graph, hidden: str, mask_id: int, config: dict[str, Any]) -> str:
     """The hidden states at ``[MASK]``. *Shape:* ``(batch, length, width)`` to ``(batch, masks a text, width)``."""
     found = graph.node("Equal", ["input_ids", graph.constant("mask_id", np.int64(mask_id))], "is_mask")
     places = graph.node("NonZero", [found], "mask_places")

@@ -18,9 +18,10 @@ from ..evaluation import evaluate_fill_mask
 from ..fill_mask import TASK, FillMask
 from ..masking import EVALUATION_LENGTH, Vocabulary, evaluation_batches, join_chunks
 from ..output import check_free, staging
+from ..splits import sample
 from .card import write_bundle_card
-from .edge import write_edge
-from .steps import check_difference, check_reviews, lasting, quiet, read_run, size_of, versions, write_fp32
+from .edge import TARGETS, recipe_of, resolve_target, write_edge
+from .steps import CALIBRATION, check_difference, check_reviews, lasting, quiet, read_run, size_of, versions, write_fp32
 
 # So many validation chunks are compared logit by logit.
 COMPARED = 8
@@ -32,6 +33,7 @@ def export_fill_mask(
     *,
     quantize: bool = False,
     max_rise: float = 3.0,
+    target_cpu: str = "portable",
     data: str | None = None,
     keep_fp32: bool = True,
     overwrite: bool = False,
@@ -40,7 +42,8 @@ def export_fill_mask(
     """Write the bundle of the run in ``source`` to ``target``, whole or not at all.
 
     ``max_rise`` is in per cent of perplexity, on the validation reviews that the run held out. They are read again
-    from ``data``, by default from where the run had them.
+    from ``data``, by default from where the run had them, and so are the train reviews that calibrate int8.
+    ``target_cpu`` is one of ``export.edge.TARGETS`` or ``auto``.
 
     Raises GateError where a graph differs too much; BundleError where ``source`` is no finished run; OutputError,
     InputError, DataError, HubError, UsageError.
@@ -50,11 +53,13 @@ def export_fill_mask(
     metrics, options = read_run(source, TASK)
     check_free(target, overwrite, "bundle", MANIFEST)
     options["data"] = data or options["data"]
-    validation = load_texts(options).validation
+    target_cpu = resolve_target(target_cpu)
+    texts = load_texts(options)
+    validation = texts.validation
     check_reviews(validation, metrics["data"]["validation_fingerprint"], options["data"])
     with quiet(), staging(target) as folder:
         say("exporting the fp32 graph")
-        write_fp32(source, folder, TASK, "fill-mask")
+        write_fp32(source, folder, "fill-mask")
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         recipe = None
 
@@ -81,7 +86,15 @@ def export_fill_mask(
         if quantize:
             say("quantizing to int8, for the edge")
             mask_id = fp32.tokenizer.token_to_id("[MASK]")
-            recipe = write_edge(folder / GRAPHS[TASK]["fp32"], folder / GRAPHS[TASK]["int8"], mask_id)
+            recipe = recipe_of(TASK, target_cpu)
+            write_edge(
+                source,
+                folder / GRAPHS["int8"],
+                TASK,
+                mask_id=mask_id,
+                bits=TARGETS[target_cpu],
+                calibration=_calibration(fp32, texts.train),
+            )
             write({})
             int8 = FillMask(folder, provider="cpu", precision="int8")
             figures["validation_int8"] = lasting(evaluate_fill_mask(int8, validation))
@@ -90,12 +103,21 @@ def export_fill_mask(
         if "test" in metrics:
             figures["test_pytorch"] = metrics["test"]
         if not keep_fp32:
-            (folder / GRAPHS[TASK]["fp32"]).unlink()
+            (folder / GRAPHS["fp32"]).unlink()
         write_bundle_card(source / "README.md", folder, TASK, figures, recipe)
         write(figures)
         size = size_of(folder)
     say(f"wrote {target} ({size:.1f} MiB)")
     return target
+
+
+def _calibration(fp32: FillMask, texts: list[str]) -> list[list[int]]:
+    """Chunks of train with words masked, as the model is measured."""
+    chosen = [texts[i] for i in sample(texts, CALIBRATION, seed=0)]
+    chunks = join_chunks(fp32.tokenizer, chosen, min(EVALUATION_LENGTH, fp32.bundle.truncation.max_length))
+    vocabulary = Vocabulary.of(fp32.tokenizer)
+    batches = evaluation_batches(chunks, vocabulary, range(min(CALIBRATION, len(chunks))), 1)
+    return [ids[0].tolist() for ids, _ in batches if (ids == vocabulary.mask_id).any()]
 
 
 def _hold(figures: dict[str, Any], max_rise: float) -> None:

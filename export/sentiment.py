@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,17 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from ..bundle import GRAPHS, MANIFEST, write_manifest
+from ..bundle import GRAPHS, MANIFEST, FirstReading, write_manifest
 from ..corpus import load_corpus
 from ..errors import GateError, UsageError
 from ..evaluation import evaluate_sentiment
 from ..output import check_free, staging
-from ..reading import Reviews
 from ..sentiment import TASK, Sentiment
+from ..splits import sample
 from .card import write_bundle_card
-from .quantize import quantize as write_int8
-from .steps import check_difference, check_reviews, lasting, quiet, read_run, size_of, versions, write_fp32
+from .edge import TARGETS, recipe_of, resolve_target, write_edge
+from .first_reading import choose_first_reading
+from .steps import CALIBRATION, check_difference, check_reviews, lasting, quiet, read_run, size_of, versions, write_fp32
 
 # So many validation reviews are compared logit by logit.
 COMPARED = 64
@@ -31,6 +33,7 @@ def export_sentiment(
     *,
     quantize: bool = False,
     max_drop: float = 0.5,
+    target_cpu: str = "portable",
     data: str | None = None,
     keep_fp32: bool = True,
     overwrite: bool = False,
@@ -39,7 +42,8 @@ def export_sentiment(
     """Write the bundle of the run in ``source`` to ``target``, whole or not at all.
 
     ``max_drop`` is in points of accuracy, from 0 to 100, on the validation reviews that the run held out. They are
-    read again from ``data``, by default from where the run had them.
+    read again from ``data``, by default from where the run had them, and so are the train reviews that calibrate int8.
+    ``target_cpu`` is one of ``export.edge.TARGETS`` or ``auto``.
 
     Raises GateError where a graph differs too much; BundleError where ``source`` is no finished run; OutputError,
     InputError, DataError, HubError, UsageError.
@@ -49,15 +53,15 @@ def export_sentiment(
     metrics, options = read_run(source, TASK)
     check_free(target, overwrite, "bundle", MANIFEST)
     options["data"] = data or options["data"]
-    validation = load_corpus(options).validation
+    target_cpu = resolve_target(target_cpu)
+    corpus = load_corpus(options)
+    validation = corpus.validation
     check_reviews(validation.texts, metrics["data"]["validation_fingerprint"], options["data"])
     with quiet(), staging(target) as folder:
         say("exporting the fp32 graph")
-        write_fp32(source, folder, TASK, "text-classification")
+        write_fp32(source, folder, "text-classification")
         recipe = None
-        if quantize:
-            say("quantizing to int8")
-            recipe = write_int8(folder / GRAPHS[TASK]["fp32"], folder / GRAPHS[TASK]["int8"])
+        first_reading: FirstReading | None = None
 
         def write(figures: dict[str, Any]) -> None:
             write_manifest(
@@ -67,6 +71,7 @@ def export_sentiment(
                     "labels": metrics["labels"],
                     "truncation": metrics["truncation"],
                     "calibration": {"method": "temperature", "temperature": metrics["temperature"]},
+                    "first_reading": None if first_reading is None else asdict(first_reading),
                 },
                 quantization=recipe,
                 metrics=figures,
@@ -75,11 +80,35 @@ def export_sentiment(
 
         # Without figures at first: they are measured by the runtime, through the bundle.
         write({})
-        figures = _gate(source, folder, validation, quantize, max_drop, say)
+        fp32 = Sentiment(folder, provider="cpu", precision="fp32")
+        difference = _largest_difference(source, fp32, validation.texts[:COMPARED])
+        check_difference(difference, say)
+        figures: dict[str, Any] = {
+            "validation_fp32": lasting(evaluate_sentiment(fp32, validation)),
+            "fp32_max_difference": difference,
+        }
+        say(_line("fp32", figures["validation_fp32"]))
+        if quantize:
+            say("quantizing to int8, for the edge")
+            recipe = recipe_of(TASK, target_cpu)
+            reviews = [corpus.train.texts[i] for i in sample(corpus.train.texts, CALIBRATION, seed=0)]
+            calibration = [fp32.encode(text) for text in reviews]
+            write_edge(source, folder / GRAPHS["int8"], TASK, bits=TARGETS[target_cpu], calibration=calibration)
+            write({})
+            int8 = Sentiment(folder, provider="cpu", precision="int8")
+            figures["validation_int8"] = lasting(evaluate_sentiment(int8, validation))
+            say(_line("int8", figures["validation_int8"]))
+            _hold(figures, max_drop)
+            first_reading = choose_first_reading(int8, validation)
+            if first_reading is not None:
+                write({})
+                early = evaluate_sentiment(Sentiment(folder, provider="cpu", precision="int8"), validation)
+                figures["validation_int8_first_reading"] = lasting(early)
+                say(_line(f"int8 with a first reading of {first_reading.length} tokens", early))
         if "test" in metrics:
             figures["test_pytorch"] = metrics["test"]
         if not keep_fp32:
-            (folder / GRAPHS[TASK]["fp32"]).unlink()
+            (folder / GRAPHS["fp32"]).unlink()
         write_bundle_card(source / "README.md", folder, TASK, figures, recipe)
         write(figures)
         size = size_of(folder)
@@ -87,30 +116,15 @@ def export_sentiment(
     return target
 
 
-def _gate(
-    source: Path, folder: Path, validation: Reviews, quantized: bool, max_drop: float, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """Compare the graphs with their sources; return the figures or raise GateError."""
-    fp32 = Sentiment(folder, provider="cpu", precision="fp32")
-    difference = _largest_difference(source, fp32, validation.texts[:COMPARED])
-    check_difference(difference, say)
-    figures: dict[str, Any] = {
-        "validation_fp32": lasting(evaluate_sentiment(fp32, validation)),
-        "fp32_max_difference": difference,
-    }
-    say(_line("fp32", figures["validation_fp32"]))
-    if quantized:
-        int8 = Sentiment(folder, provider="cpu", precision="int8")
-        figures["validation_int8"] = lasting(evaluate_sentiment(int8, validation))
-        say(_line("int8", figures["validation_int8"]))
-        drop = 100 * (figures["validation_fp32"]["accuracy"] - figures["validation_int8"]["accuracy"])
-        # Rounded, for a drop of just the limit must pass whatever the last bit says.
-        if round(drop, 6) > max_drop:
-            raise GateError(
-                f"int8 loses {drop:.2f} points of accuracy on {len(validation.texts)} validation reviews, over "
-                f"{max_drop:g}: nothing was written; raise --max-drop to accept that, or export without --quantize."
-            )
-    return figures
+def _hold(figures: dict[str, Any], max_drop: float) -> None:
+    """Raise GateError where int8 loses more than ``max_drop`` points of accuracy."""
+    drop = 100 * (figures["validation_fp32"]["accuracy"] - figures["validation_int8"]["accuracy"])
+    # Rounded, for a drop of just the limit must pass whatever the last bit says.
+    if round(drop, 6) > max_drop:
+        raise GateError(
+            f"int8 loses {drop:.2f} points of accuracy on {figures['validation_int8']['reviews']} validation reviews, "
+            f"over {max_drop:g}: nothing was written; raise --max-drop to accept that, or export without --quantize."
+        )
 
 
 @torch.no_grad()
