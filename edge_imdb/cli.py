@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -11,7 +12,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -19,6 +20,9 @@ from . import __version__
 from .bundle import TASKS, find_bundle, open_bundle
 from .errors import EdgeImdbError, InputError, MissingDependencyError, UsageError
 from .options import DEFAULT_DATA, FillMaskOptions, Options, SentimentOptions, fields_in_order
+
+if TYPE_CHECKING:
+    from .sentiment import Sentiment
 
 EXPORT_TASKS = (*TASKS, "all")
 # Those of export.edge, which this module doesn't import.
@@ -97,7 +101,30 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
 def _reading_options(command: Callable[..., None]) -> Callable[..., None]:
     exact = click.option("--exact", is_flag=True, help="Read on even where the first part makes sure enough.")
     windows = click.option("--windows", is_flag=True, help="Read the whole of a long review, in windows, and average.")
-    return exact(windows(command))
+    workers = click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Reviews at a time, with a thread each: as many as there are cores for the most reviews a second.",
+    )
+    return exact(windows(workers(command)))
+
+
+def _open_sentiment(
+    model: Path | None,
+    precision: str,
+    provider: str,
+    threads: int | None,
+    exact: bool,
+    windows: bool,
+    workers: int,
+) -> Sentiment:
+    from .sentiment import Sentiment
+
+    if threads is None and workers > 1:
+        threads = 1
+    return Sentiment(model, precision=precision, provider=provider, threads=threads, exact=exact, windows=windows)
 
 
 @cli.command()
@@ -116,6 +143,7 @@ def predict(
     as_json: bool,
     exact: bool,
     windows: bool,
+    workers: int,
     model: Path | None,
     precision: str,
     provider: str,
@@ -139,12 +167,10 @@ def predict(
         count = len(texts)
         if texts != ("-",):
             list(_filled(rows, skip_blank, texts))
-    from .sentiment import Sentiment
-
-    sentiment = Sentiment(model, precision=precision, provider=provider, threads=threads, exact=exact, windows=windows)
+    sentiment = _open_sentiment(model, precision, provider, threads, exact, windows, workers)
     with _bar(_filled(rows, skip_blank, texts), count, "predict", hidden=file is None or sys.stdout.isatty()) as bar:
-        for text in bar:
-            best = sentiment(text)[0]
+        read, echoed = itertools.tee(bar)
+        for best, text in zip(sentiment.stream(read, workers), echoed, strict=True):
             if as_json:
                 line = json.dumps({"text": text, **best}, ensure_ascii=False)
             else:
@@ -284,6 +310,7 @@ def evaluate(
     as_json: bool,
     exact: bool,
     windows: bool,
+    workers: int,
     model: Path | None,
     precision: str,
     provider: str,
@@ -300,22 +327,21 @@ def evaluate(
     edge-imdb evaluate sentiment --data reviews.csv --model models/sentiment
     """
     if task == "fill-mask":
-        if exact or windows:
-            raise UsageError("--exact and --windows are for sentiment: leave them out.")
+        if exact or windows or workers > 1:
+            raise UsageError("--exact, --windows and --workers are for sentiment: leave them out.")
         _evaluate_fill_mask(data, split, text_column, limit, as_json, model, precision, provider, threads)
         return
     from .evaluation import evaluate_sentiment
     from .reading import read_reviews
-    from .sentiment import Sentiment
     from .splits import sample
 
-    sentiment = Sentiment(model, precision=precision, provider=provider, threads=threads, exact=exact, windows=windows)
+    sentiment = _open_sentiment(model, precision, provider, threads, exact, windows, workers)
     reviews = read_reviews(data, split, text_column, label_column, names=sentiment.labels)
     if limit is not None:
         reviews = reviews.take(sample(reviews.texts, limit, seed=0))
     count = len(reviews.texts)
-    with _bar(range(count), count, "evaluate") as bar:
-        figures = evaluate_sentiment(sentiment, reviews, bar)
+    with _bar(reviews.texts, count, "evaluate") as bar:
+        figures = evaluate_sentiment(sentiment, reviews, bar, workers)
     if as_json:
         click.echo(json.dumps({"precision": sentiment.precision, "provider": sentiment.provider, **figures}))
         return

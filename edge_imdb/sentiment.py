@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, overload
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from .text import SPECIAL, ReviewEncoder, Truncation
 
 TASK = "sentiment"
 _UNSET: Any = object()
+Result = TypeVar("Result")
 
 
 class Sentiment:
@@ -112,10 +114,14 @@ class Sentiment:
         mean: NDArray[np.float32] = np.mean(parts, axis=0)
         return mean
 
-    def stream(self, texts: Iterable[str]) -> Iterator[dict[str, Any]]:
-        """Yield ``{"label", "score"}`` for each text, in order, as it comes."""
-        for text in texts:
-            yield self._ranked(text)[0]
+    def stream(self, texts: Iterable[str], workers: int = 1) -> Iterator[dict[str, Any]]:
+        """Yield ``{"label", "score"}`` for each text, in order, as it comes.
+
+        ``workers`` is how many texts run at a time. With as many as there are cores and ``threads=1`` the whole is
+        done soonest; with one worker and several threads each text is. Raises InputError as a call does.
+        """
+        for ranked in ordered_map(self._ranked, texts, workers):
+            yield ranked[0]
 
     def _ranked(self, text: str) -> list[dict[str, Any]]:
         scores = self.probabilities(text)
@@ -141,3 +147,27 @@ class Sentiment:
         if top_k is _UNSET:
             return list(self.stream(inputs))
         return [self._ranked(text)[:top_k] for text in inputs]
+
+
+def ordered_map(function: Callable[[str], Result], texts: Iterable[str], workers: int) -> Iterator[Result]:
+    """``map`` with so many calls at a time, its results in order as they come. Raises UsageError for no workers."""
+    if workers < 1:
+        raise UsageError(f"workers is {workers}: it must be 1 or more.")
+    if workers == 1:
+        yield from map(function, texts)
+        return
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for text in texts:
+                pending.append(pool.submit(function, text))
+                # Enough that no worker waits while another is at a long text, and no more: texts may be a stream.
+                if len(pending) > 8 * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()

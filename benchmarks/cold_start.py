@@ -1,0 +1,98 @@
+"""From nothing to a label, whole processes: python benchmarks/cold_start.py
+
+Seconds from the start of a process to its end, and its peak memory, the contenders taking turns: edge-imdb, the bare
+imports that any ONNX runtime of a tokenised model needs, and the peers, each labelling "great film" with a checkpoint
+of random weights that is on disk. Only on Linux and macOS, which tell a child's memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+from contenders import Setting, edge_bundle, open_contender, random_checkpoint
+from machine import describe
+
+OURS = "edge-imdb predict"
+PIPELINE = """
+from transformers import pipeline
+print(pipeline("text-classification", model={0!r}, device="cpu")("great film")[0]["label"])
+"""
+OPTIMUM = """
+from optimum.onnxruntime import ORTModelForSequenceClassification
+from transformers import AutoTokenizer, pipeline
+model = ORTModelForSequenceClassification.from_pretrained({0!r}, file_name="model_quantized.onnx")
+print(pipeline("text-classification", model=model, tokenizer=AutoTokenizer.from_pretrained({0!r}))("great film"))
+"""
+PEERS = ("transformers pipeline, 6 x 768", "optimum int8 in a transformers pipeline, 6 x 768")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7, help="runs of each contender")
+    parser.add_argument("--json", type=Path, help="write every figure to this file")
+    options = parser.parse_args()
+    from edge_imdb.bundle import find_bundle
+
+    bundle = find_bundle("sentiment")[0]
+    predict = ["-m", "edge_imdb", "predict", "great film"]
+    commands: dict[str, list[str]] = {
+        OURS: predict,
+        "its imports: numpy, onnxruntime, tokenizers, click": ["-c", "import numpy, onnxruntime, tokenizers, click"],
+    }
+    left_out = {}
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        try:
+            checkpoint = random_checkpoint(scratch / "large", bundle, 768)
+            commands[PEERS[0]] = ["-c", PIPELINE.format(str(checkpoint))]
+            large = edge_bundle(scratch / "bundle", checkpoint, bundle)
+            commands["edge-imdb predict, 6 x 768"] = [*predict, "--model", str(large)]
+            open_contender("optimum, int8 (avx512_vnni)", Setting(bundle, checkpoint, scratch, [], []), 1)
+            commands[PEERS[1]] = ["-c", OPTIMUM.format(str(scratch / "optimum-int8"))]
+        except ImportError as error:
+            left_out = {name: f"needs {error.name}" for name in PEERS if name not in commands}
+        runs: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+        with click.progressbar(range(options.rounds + 1), file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+            for number in bar:
+                for name, arguments in commands.items():
+                    figures = run([sys.executable, *arguments])
+                    # The first round fills the disk cache.
+                    if number:
+                        runs[name].append(figures)
+    ours = statistics.median(seconds for seconds, _ in runs[OURS])
+    print("| | seconds | over ours | peak memory, MiB |\n|---|---|---|---|")
+    report = {}
+    for name, figures in runs.items():
+        seconds = statistics.median(value for value, _ in figures)
+        memory = statistics.median(value for _, value in figures)
+        report[name] = {"seconds": seconds, "ratio": seconds / ours, "peak_mib": memory, "runs": figures}
+        print(f"| {name} | {seconds:.3f} | {seconds / ours:.2f} | {memory:.0f} |")
+    for name, why in left_out.items():
+        print(f"\nleft out: {name}, {why}")
+    if options.json:
+        options.json.write_text(json.dumps({"machine": describe(), "contenders": report}, indent=1) + "\n")
+
+
+def run(command: list[str]) -> tuple[float, float]:
+    """Seconds and peak MiB of a process. Raises SystemExit where it fails."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)]
+    start = time.perf_counter()
+    child = os.posix_spawn(command[0], command, environment, file_actions=quiet)
+    _, status, usage = os.wait4(child, 0)
+    seconds = time.perf_counter() - start
+    if status:
+        raise SystemExit(f"{' '.join(command)[:120]} ended with {os.waitstatus_to_exitcode(status)}")
+    return seconds, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+if __name__ == "__main__":
+    main()

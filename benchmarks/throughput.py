@@ -1,0 +1,95 @@
+"""Reviews a second over a whole split: python benchmarks/throughput.py --data stanfordnlp/imdb
+
+Ours on every review of the split, one review a worker and one thread each, as `edge-imdb predict --workers` runs them;
+the peers, which take minutes for each thousand, on the first of them (--peer-reviews), one at a time in their order.
+The reviews are in an order drawn with a fixed seed, so the first are a sample of all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from contenders import CONTENDERS, Setting, open_contender, random_checkpoint
+from machine import describe
+
+PEERS = [name for name in CONTENDERS if not name.startswith("edge-imdb")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="Hub id, folder or file of reviews")
+    parser.add_argument("--split", default="test", help="its split")
+    parser.add_argument("--checkpoint", type=Path, help="the run of the bundle, for the peers; else random weights")
+    parser.add_argument("--reviews", type=int, help="at most so many for us; default all")
+    parser.add_argument("--peer-reviews", type=int, default=300, help="so many for each peer; 0 leaves them out")
+    parser.add_argument("--threads", default="1,2", help="threads, separated by commas")
+    parser.add_argument("--json", type=Path, help="write every figure to this file")
+    options = parser.parse_args()
+    from edge_imdb import Sentiment
+    from edge_imdb.bundle import find_bundle
+    from edge_imdb.reading import read_reviews
+    from edge_imdb.text import clean
+
+    bundle = find_bundle("sentiment")[0]
+    reviews = read_reviews(options.data, options.split, "text", "label", names=Sentiment().labels)
+    order = np.random.default_rng(0).permutation(len(reviews.texts))[: options.reviews]
+    texts, labels = [clean(reviews.texts[i]) for i in order], np.array([reviews.labels[i] for i in order])
+    rows: list[dict[str, Any]] = []
+
+    def measure(name: str, threads: int, found: Iterable[int], count: int) -> None:
+        start = time.perf_counter()
+        with click.progressbar(found, length=count, label=name, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+            answers = np.fromiter(bar, dtype=int, count=count)
+        seconds = time.perf_counter() - start
+        rows.append({"name": name, "threads": threads, "reviews": count, "reviews_per_second": count / seconds})
+        if name.startswith("edge-imdb") or options.checkpoint:
+            rows[-1]["accuracy"] = float((answers == labels[:count]).mean())
+
+    numbers = [int(n) for n in options.threads.split(",")]
+    for exact in (False, True):
+        model = Sentiment(threads=1, exact=exact)
+        for workers in numbers:
+            results = model.stream(texts, workers=workers)
+            found = (model.labels.index(result["label"]) for result in results)
+            measure(f"edge-imdb{' --exact' if exact else ''}", workers, found, len(texts))
+    left_out = {}
+    with tempfile.TemporaryDirectory() as folder:
+        some = texts[: options.peer_reviews]
+        if some:
+            try:
+                checkpoint = options.checkpoint or random_checkpoint(Path(folder, "checkpoint"), bundle)
+                setting = Setting(bundle, checkpoint, Path(folder), some[:64], [])
+            except ImportError as error:
+                left_out = {name: f"needs {error.name}" for name in PEERS}
+        for name in PEERS if some and not left_out else []:
+            for threads in numbers:
+                try:
+                    contender = open_contender(name, setting, threads)
+                except ImportError as error:
+                    left_out[name] = f"needs {error.name or error}"
+                    break
+                contender.read(some[0])
+                measure(name, threads, map(contender.read, some), len(some))
+    print("| | threads | reviews | reviews a second | accuracy |\n|---|---|---|---|---|")
+    for row in rows:
+        accuracy = f"{100 * row['accuracy']:.2f} %" if "accuracy" in row else ""
+        print(f"| {row['name']} | {row['threads']} | {row['reviews']} | {row['reviews_per_second']:.1f} | {accuracy} |")
+    for name, why in left_out.items():
+        print(f"\nleft out: {name}, {why}")
+    if options.json:
+        options.json.write_text(
+            json.dumps({"machine": describe(), "rows": rows, "left_out": left_out}, indent=1) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
