@@ -78,7 +78,7 @@ def _ours(setting: Setting, threads: int, exact: bool = False) -> Contender:
     return Contender(
         lambda ids: int(loaded.run(ids)[0].argmax()),
         lambda text: int(model.probabilities(text).argmax()),
-        _mib(setting.bundle / model.bundle.graphs[model.precision]),
+        model.bundle.size(model.precision) / 2**20,
     )
 
 

@@ -35,7 +35,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         graphs = build(Path(scratch), options.dim, options.layers)
-        sizes = {name: graph.stat().st_size / 2**20 for name, graph in graphs.items()}
+        files = {name: graph.parent.glob(graph.name + "*") for name, graph in graphs.items()}
+        sizes = {name: sum(file.stat().st_size for file in found) / 2**20 for name, found in files.items()}
         rows = measure(graphs, [int(n) for n in options.lengths.split(",")], options.rounds, options.threads)
     if options.json:
         print(json.dumps({"dim": options.dim, "threads": options.threads, "mib": sizes, "median_ms": rows}))

@@ -20,6 +20,8 @@ TASKS = ("sentiment", "fill-mask")
 # Not model_quantized.onnx, which others open by that name: the edge graph takes texts unpadded, without attention mask,
 # and in fill-mask has logits at [MASK] alone.
 GRAPHS = {"fp32": "onnx/model.onnx", "int8": "onnx/model_edge.onnx"}
+# At the end of a graph's name: the file beside it with its weights, if it has one.
+DATA_SUFFIX = "_data"
 ENVIRONMENT = "EDGE_IMDB_MODELS"
 EMBEDDED = Path(__file__).parent / "models"
 # A manifest is a few KiB; anything far larger is not one.
@@ -81,13 +83,21 @@ class Bundle:
         return path
 
     def graph(self, precision: str) -> Path:
-        """The path of the ``fp32`` or ``int8`` graph, checked. Raises BundleError where the bundle lacks it."""
+        """The path of the ``fp32`` or ``int8`` graph, it and its weights checked. Raises BundleError where it lacks."""
         if precision not in self.graphs:
             raise BundleError(
                 f"The bundle {self.path} has no {precision} graph (it has {', '.join(self.graphs)}): "
                 "use another precision, or export it."
             )
-        return self.file(self.graphs[precision])
+        name = self.graphs[precision]
+        if name + DATA_SUFFIX in self.files or (self.path / (name + DATA_SUFFIX)).exists():
+            self.file(name + DATA_SUFFIX)
+        return self.file(name)
+
+    def size(self, precision: str) -> int:
+        """Bytes of a graph and its weights, by the manifest."""
+        name = self.graphs[precision]
+        return sum(self.files[part]["bytes"] for part in (name, name + DATA_SUFFIX) if part in self.files)
 
 
 def find_bundle(task: str, model: str | os.PathLike[str] | None = None) -> tuple[Path, str]:

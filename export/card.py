@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..bundle import GRAPHS
+from ..bundle import GRAPHS, open_bundle
 
 # For each task: the figures of a graph's row, how to call it, and what its output is.
 _COLUMNS = {
@@ -33,8 +33,9 @@ def write_bundle_card(
     kept = [line for line in source.read_text(encoding="utf-8").splitlines() if not line.startswith("![")]
     card = "\n".join(kept).replace("\n- edge-imdb\n", "\n- edge-imdb\n- onnx\n")
     columns = _COLUMNS[task]
+    bundle = open_bundle(folder, task)
     rows = "\n".join(
-        f"| {precision} | `{path}` | {(folder / path).stat().st_size / 2**20:.1f} | "
+        f"| {precision} | `{path}` | {bundle.size(precision) / 2**20:.1f} | "
         + " | ".join(f"{figures[f'validation_{precision}'][name]:.4f}" for name in columns)
         + " |"
         for precision, path in GRAPHS.items()
@@ -47,9 +48,9 @@ def write_bundle_card(
 
 ## ONNX graphs
 
-Inputs `input_ids` and `attention_mask`, batch and length dynamic; {_OUTPUTS[task]}, and is to be run with ONNX
-Runtime's graph optimisations off. Measured by `edge-imdb export` on
-the validation reviews; the fp32 graph's logits differ from PyTorch's by {figures["fp32_max_difference"]:.1e} at most.
+Inputs `input_ids` and `attention_mask`, batch and length dynamic; {_OUTPUTS[task]}. It is
+written for ONNX Runtime's CPU provider, and fastest with graph optimisations off. Measured by `edge-imdb export` on the
+validation reviews; the fp32 graph's logits differ from PyTorch's by {figures["fp32_max_difference"]:.1e} at most.
 
 | | file | MiB | {" | ".join(column.replace("_", " ") for column in columns)} |
 |---|---|---|{"---|" * len(columns)}

@@ -36,6 +36,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file
 
 from .. import __version__
+from ..bundle import DATA_SUFFIX
 from ..errors import GateError, UsageError
 
 Floats = NDArray[np.float32]
@@ -98,6 +99,8 @@ def write_edge(
 ) -> None:
     """Write the edge graph of the DistilBERT in the folder ``source`` (config.json, model.safetensors) to ``target``.
 
+    Its weights go to a file beside it, named like ``target`` with ``_data`` at the end.
+
     Input ``input_ids``, *shape:* ``(batch, length)``, texts of one length. Output ``logits``, *shape:* ``(batch,
     labels)`` for sentiment; for fill-mask ``(masks, vocabulary)``, the positions that hold ``mask_id`` in the order of
     the batch, at least one and the same number in each text. ``bits`` is the width of the int8 weights; None writes
@@ -118,7 +121,17 @@ def write_edge(
     if bits is not None and texts:
         exact = _build(_Graph(weights, None, {}), config, task, mask_id)
         graph = _Graph(weights, bits, _outliers(exact, texts))
-    onnx.save(_build(graph, config, task, mask_id), target)
+    _save(_build(graph, config, task, mask_id), target)
+
+
+def _save(model: onnx.ModelProto, target: Path) -> None:
+    """Write the graph, and its weights to a file beside it, which ONNX Runtime maps into memory and doesn't copy."""
+    data = target.with_name(target.name + DATA_SUFFIX)
+    # onnx appends to a file that is there.
+    data.unlink(missing_ok=True)
+    onnx.save(model, target, save_as_external_data=True, location=data.name, size_threshold=1024)
+    # Which onnx leaves to its owner alone.
+    data.chmod(target.stat().st_mode)
 
 
 def _build(graph: _Graph, config: dict[str, Any], task: str, mask_id: int | None) -> onnx.ModelProto:

@@ -52,7 +52,7 @@ def test_manifest_that_is_no_json_object_is_refused(bundle: Path, content: bytes
         Sentiment(bundle)
 
 
-@pytest.mark.parametrize("name", ["onnx/model_quantized.onnx", "tokenizer.json"])
+@pytest.mark.parametrize("name", ["onnx/model_edge.onnx", "onnx/model_edge.onnx_data", "tokenizer.json"])
 def test_altered_cut_or_missing_file_is_refused(bundle: Path, name: str) -> None:
     path = bundle / name
     content = path.read_bytes()
@@ -65,6 +65,14 @@ def test_altered_cut_or_missing_file_is_refused(bundle: Path, name: str) -> None
         Sentiment(bundle)
     path.unlink()
     with pytest.raises(BundleError, match="can't be read"):
+        Sentiment(bundle)
+
+
+def test_weights_that_the_manifest_does_not_list_are_refused(bundle: Path) -> None:
+    record = json.loads((bundle / "edge.json").read_text())
+    del record["files"]["onnx/model_edge.onnx_data"]
+    edit_manifest(bundle, files=record["files"])
+    with pytest.raises(BundleError, match=r"doesn't list onnx/model_edge\.onnx_data"):
         Sentiment(bundle)
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import edit_manifest, make_reviews
+from conftest import edit_manifest, make_reviews, run_command, write_csv
 from safetensors.numpy import load_file, save_file
 
 from edge_imdb import Sentiment
-from edge_imdb.errors import BundleError, GateError, UsageError
+from edge_imdb.errors import BundleError, GateError, InputError, UsageError
 from edge_imdb.export.edge import TARGETS, quantize_rows, resolve_target, write_edge
 from edge_imdb.export.first_reading import lowest_threshold
 from edge_imdb.reading import Reviews
@@ -275,3 +275,43 @@ def test_windows_change_nothing_where_a_review_fits(tiny_bundle: Path) -> None:
     for text in short:
         expected = Sentiment(tiny_bundle, exact=True).probabilities(text)
         np.testing.assert_array_equal(Sentiment(tiny_bundle, windows=True).probabilities(text), expected)
+
+
+# --- several reviews at a time
+
+
+def test_workers_give_what_one_gives_in_order(tiny_bundle: Path) -> None:
+    model = Sentiment(tiny_bundle, threads=1)
+    texts = [text for text, _ in make_reviews(100, seed=5)]
+    assert list(model.stream(iter(texts), workers=3)) == model(texts)
+
+
+def test_an_error_in_a_stream_of_workers_is_told_where_it_is_reached(tiny_bundle: Path) -> None:
+    stream = Sentiment(tiny_bundle).stream(["fine", "dull", " ", "great"], workers=2)
+    assert [next(stream)["label"], next(stream)["label"]]
+    with pytest.raises(InputError, match="blank"):
+        next(stream)
+    with pytest.raises(UsageError, match="workers"):
+        list(Sentiment(tiny_bundle).stream(["fine"], workers=0))
+
+
+def test_predict_with_workers_prints_the_same_lines(tiny_bundle: Path, tmp_path: Path) -> None:
+    rows = make_reviews(60, seed=6)
+    write_csv(tmp_path / "reviews.csv", rows)
+    arguments = ["predict", "--model", tiny_bundle, "--file", "reviews.csv", "--json", "--threads", "1"]
+    one = run_command(*arguments, cwd=tmp_path)
+    many = run_command(*arguments, "--workers", 2, cwd=tmp_path)
+    assert one.returncode == many.returncode == 0
+    assert many.stdout == one.stdout
+    assert [json.loads(line)["text"] for line in many.stdout.splitlines()] == [text for text, _ in rows]
+
+
+def test_evaluate_with_workers_prints_the_same_figures(tiny_bundle: Path, tmp_path: Path) -> None:
+    write_csv(tmp_path / "reviews.csv", make_reviews(60, seed=6))
+    arguments = ["evaluate", "--model", tiny_bundle, "--data", "reviews.csv", "--json", "--threads", "1"]
+    one, many = (json.loads(run_command(*arguments, *more, cwd=tmp_path).stdout) for more in ([], ["--workers", 2]))
+    for record in (one, many):
+        del record["reviews_per_second"]
+    assert one == many
+    wrong = run_command("evaluate", "fill-mask", "--exact", cwd=tmp_path)
+    assert wrong.returncode == 2 and "for sentiment" in wrong.stderr
