@@ -31,12 +31,13 @@ from transformers import AutoTokenizer, pipeline
 model = ORTModelForSequenceClassification.from_pretrained({0!r}, file_name="model_quantized.onnx")
 print(pipeline("text-classification", model=model, tokenizer=AutoTokenizer.from_pretrained({0!r}))("great film"))
 """
-PEERS = ("transformers pipeline, 6 x 768", "optimum int8 in a transformers pipeline, 6 x 768")
+PIPELINES = ("transformers pipeline", "optimum int8 in a transformers pipeline")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="runs of each contender")
+    parser.add_argument("--dim", type=int, default=768, help="width of the peers' model, 6 layers")
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     options = parser.parse_args()
     from edge_imdb.bundle import find_bundle
@@ -47,18 +48,19 @@ def main() -> None:
         OURS: predict,
         "its imports: numpy, onnxruntime, tokenizers, click": ["-c", "import numpy, onnxruntime, tokenizers, click"],
     }
+    large, *peers = (f"{name}, 6 x {options.dim}" for name in (OURS, *PIPELINES))
     left_out = {}
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         try:
-            checkpoint = random_checkpoint(scratch / "large", bundle, 768)
-            commands[PEERS[0]] = ["-c", PIPELINE.format(str(checkpoint))]
-            large = edge_bundle(scratch / "bundle", checkpoint, bundle)
-            commands["edge-imdb predict, 6 x 768"] = [*predict, "--model", str(large)]
+            checkpoint = random_checkpoint(scratch / "large", bundle, options.dim)
+            commands[peers[0]] = ["-c", PIPELINE.format(str(checkpoint))]
+            same_size = edge_bundle(scratch / "bundle", checkpoint, bundle)
+            commands[large] = [*predict, "--model", str(same_size)]
             open_contender("optimum, int8 (avx512_vnni)", Setting(bundle, checkpoint, scratch, [], []), 1)
-            commands[PEERS[1]] = ["-c", OPTIMUM.format(str(scratch / "optimum-int8"))]
+            commands[peers[1]] = ["-c", OPTIMUM.format(str(scratch / "optimum-int8"))]
         except ImportError as error:
-            left_out = {name: f"needs {error.name}" for name in PEERS if name not in commands}
+            left_out = {name: f"needs {error.name}" for name in peers if name not in commands}
         runs: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
         with click.progressbar(range(options.rounds + 1), file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
             for number in bar:

@@ -8,8 +8,6 @@ import os
 import platform
 import signal
 import sys
-import types
-import typing
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,8 +16,8 @@ import click
 
 from . import __version__
 from .bundle import TASKS, find_bundle, open_bundle
+from .defaults import DATA
 from .errors import EdgeImdbError, InputError, MissingDependencyError, UsageError
-from .options import DEFAULT_DATA, FillMaskOptions, Options, SentimentOptions, fields_in_order
 
 if TYPE_CHECKING:
     from .sentiment import Sentiment
@@ -62,7 +60,21 @@ def say(line: str) -> None:
     click.echo(line, err=True)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """The commands, of which ``train`` with its many options is only made where it is asked for."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted([*super().list_commands(context), "train"])
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name == "train":
+            from .cli_train import train
+
+            return train
+        return super().get_command(context, name)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="edge-imdb")
 def cli() -> None:
     """Film talk on small devices: sentiment of reviews, and words for [MASK], without PyTorch.
@@ -253,11 +265,13 @@ def _check_source(texts: tuple[str, ...], file: Path | None, example: str) -> No
 
 
 def _rows(texts: tuple[str, ...], file: Path | None, column: str) -> Iterable[tuple[str, str]]:
-    from .reading import iter_lines, iter_texts
-
     if file is not None:
+        from .reading import iter_texts
+
         return iter_texts(file, column)
     if texts == ("-",):
+        from .reading import iter_lines
+
         sys.stdin.reconfigure(encoding="utf-8", errors="strict")  # type: ignore[union-attr]
         return _not_empty(iter_lines(sys.stdin, "standard input"))
     return [(f"text {number}" if len(texts) > 1 else "The text", text) for number, text in enumerate(texts, 1)]
@@ -292,7 +306,7 @@ def _bar(items: Iterable[Any], length: int, label: str, hidden: bool = False) ->
 
 @cli.command()
 @click.argument("task", type=click.Choice(TASKS), default="sentiment")
-@click.option("--data", default=DEFAULT_DATA, show_default=True, help="Hub id, folder, or .csv, .jsonl, .parquet file.")
+@click.option("--data", default=DATA, show_default=True, help="Hub id, folder, or .csv, .jsonl, .parquet file.")
 @click.option("--split", default="test", show_default=True, help="Split of --data; a file has only one.")
 @click.option("--text-column", default="text", show_default=True, help="Column of the reviews.")
 @click.option("--label-column", default="label", show_default=True, help="Column of the labels.")
@@ -446,7 +460,7 @@ def info(as_json: bool) -> None:
             click.echo(f"  {name}: {shown}")
 
 
-def _workshop(name: str, extra: str) -> Any:
+def workshop(name: str, extra: str) -> Any:
     """Import one of the workshops, or say which extra installs what it needs."""
     import importlib
 
@@ -459,91 +473,6 @@ def _workshop(name: str, extra: str) -> Any:
             f"This needs {error.name}, which is not installed: pip install 'edge-imdb[{extra}]' "
             f"(in a clone: pip install '.[{extra}]')."
         ) from error
-
-
-def _hyperparameter_options(
-    kind: type[Options],
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """An option for every field of ``kind``, its default and its help taken from there."""
-    return lambda command: _with_options(command, kind)
-
-
-def _with_options(command: Callable[..., None], kind: type[Options]) -> Callable[..., None]:
-    hints = typing.get_type_hints(kind)
-    for field in reversed(fields_in_order(kind)):
-        hint = hints[field.name]
-        kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType] or [hint]
-        flag = "--" + field.name.replace("_", "-")
-        if kinds[0] is bool:
-            decorate = click.option(flag, is_flag=True, help=field.metadata["help"])
-        else:
-            decorate = click.option(
-                flag,
-                type=click.Choice(field.metadata["choices"]) if field.metadata["choices"] else kinds[0],
-                default=field.default,
-                show_default=field.default is not None,
-                help=field.metadata["help"],
-            )
-        command = decorate(command)
-    return command
-
-
-@cli.group(invoke_without_command=True)
-@click.option("--base", default=None, help="Checkpoint to start from.  [default: as the task's]")
-@click.option("--data", default=None, help="Reviews to train on.  [default: as the task's]")
-@click.option("--output", default=None, help="Folder of runs.  [default: runs]")
-@click.pass_context
-def train(context: click.Context, base: str | None, data: str | None, output: str | None) -> None:
-    """Fine-tune DistilBERT on reviews. Without a task: sentiment, then fill-mask, with their defaults.
-
-    \b
-    edge-imdb train
-    edge-imdb train fill-mask --unsupervised
-    edge-imdb train sentiment --data reviews.csv --epochs 2
-    accelerate launch -m edge_imdb train sentiment
-    """
-    given: dict[str, Any] = {
-        name: value for name, value in (("base", base), ("data", data), ("output", output)) if value is not None
-    }
-    if context.invoked_subcommand is None:
-        _train_sentiment(SentimentOptions(**given))
-        _train_fill_mask(FillMaskOptions(**given))
-    elif given:
-        raise UsageError(f"Give --{next(iter(given))} behind the task: edge-imdb train {context.invoked_subcommand} …")
-
-
-@train.command("sentiment")
-@_hyperparameter_options(SentimentOptions)
-def train_sentiment(**options: Any) -> None:
-    """Fine-tune a sentiment classifier; leaves a Hub-ready folder in OUTPUT/sentiment.
-
-    \b
-    edge-imdb train sentiment
-    edge-imdb train sentiment --data reviews.csv --test-data test.csv
-    edge-imdb train sentiment --resume
-    """
-    _train_sentiment(SentimentOptions(**options))
-
-
-def _train_sentiment(options: SentimentOptions) -> None:
-    _workshop("edge_imdb.train.sentiment", "train").train_sentiment(options, say)
-
-
-@train.command("fill-mask")
-@_hyperparameter_options(FillMaskOptions)
-def train_fill_mask(**options: Any) -> None:
-    """Adapt a masked language model to film talk; leaves a Hub-ready folder in OUTPUT/fill-mask.
-
-    \b
-    edge-imdb train fill-mask
-    edge-imdb train fill-mask --unsupervised --precision auto
-    edge-imdb train fill-mask --resume
-    """
-    _train_fill_mask(FillMaskOptions(**options))
-
-
-def _train_fill_mask(options: FillMaskOptions) -> None:
-    _workshop("edge_imdb.train.fill_mask", "train").train_fill_mask(options, say)
 
 
 @cli.command()
@@ -611,8 +540,8 @@ def export(
     limits = {"sentiment": {"max_drop": max_drop}, "fill-mask": {"max_rise": max_rise}}
     for name in tasks:
         module = name.replace("-", "_")
-        workshop = _workshop(f"edge_imdb.export.{module}", "export")
-        getattr(workshop, f"export_{module}")(
+        exporter = workshop(f"edge_imdb.export.{module}", "export")
+        getattr(exporter, f"export_{module}")(
             Path(source) / name,
             Path(target) / name,
             quantize=quantize,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
-DEFAULT_BASE = "distilbert/distilbert-base-uncased"
-DEFAULT_DATA = "stanfordnlp/imdb"
+from .defaults import BASE, DATA
+
 # Files of a finished run that training writes and export reads: its figures, which also mark the folder as one of our
 # runs, and its options, which serve --resume and export on this machine and name its paths.
 METRICS = "metrics.json"
@@ -24,8 +24,8 @@ def _option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> 
 class Options:
     """What every task can be told. Lengths in tokens, rates a step, ratios from 0 to 1."""
 
-    base: str = _option(DEFAULT_BASE, "Checkpoint to start from: Hub id or folder, DistilBERT or BERT.")
-    data: str = _option(DEFAULT_DATA, "Hub id, folder in the Hub's layout, or .csv, .jsonl, .parquet file.")
+    base: str = _option(BASE, "Checkpoint to start from: Hub id or folder, DistilBERT or BERT.")
+    data: str = _option(DATA, "Hub id, folder in the Hub's layout, or .csv, .jsonl, .parquet file.")
     test_data: str | None = _option(None, "Test reviews, where --data is a single file.")
     text_column: str = _option("text", "Column of the reviews.")
     output: str = _option("runs", "Folder of runs; this one goes to OUTPUT/TASK.")

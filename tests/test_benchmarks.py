@@ -1,0 +1,106 @@
+"""The benchmarks run from their commands, name what they leave out, and compute ratios that are right."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_reviews, write_csv
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _benchmarks_are_importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def run_benchmark(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCHMARKS / name), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+def test_a_ratio_is_the_peers_time_over_ours_and_its_interval_is_paired() -> None:
+    from latency import OURS, compare
+
+    ours = np.random.default_rng(0).lognormal(1, 1, 400)
+    figures = compare({OURS: ours.tolist(), "twice": (2 * ours).tolist(), "other": ours[::-1].tolist()}, np.mean)
+    assert figures["twice"]["ratio"] == pytest.approx(2)
+    # The same reviews on both sides: where one is always twice the other there is nothing to doubt.
+    assert (figures["twice"]["ratio_low"], figures["twice"]["ratio_high"]) == pytest.approx((2, 2))
+    assert figures["other"]["ratio_low"] < 1 < figures["other"]["ratio_high"]
+    assert figures[OURS]["p50"] <= figures[OURS]["p95"] <= figures[OURS]["p99"]
+
+
+def test_the_roofline_counts_the_products_of_the_layers_that_are_computed_whole() -> None:
+    from latency import macs
+
+    config = {"dim": 10, "hidden_dim": 40, "n_layers": 3}
+    # Queries, keys, values, output: 4 x 10 x 10; feed-forward: 2 x 10 x 40; scores and sums: 2 x 7 x 7 x 10.
+    assert macs(config, 7) == 2 * (7 * (400 + 800) + 980)
+
+
+def test_contenders_agree_on_a_label(tiny_run: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    """Each front door leads to the same model; those that aren't installed are left out."""
+    from contenders import CONTENDERS, Setting, open_contender
+
+    rows = make_reviews(60, seed=3)
+    texts, labels = [text for text, _ in rows], [int(label == "pos") for _, label in rows]
+    setting = Setting(tiny_bundle, tiny_run, tmp_path, texts, labels)
+    opened = {}
+    for name in CONTENDERS:
+        try:
+            opened[name] = open_contender(name, setting, 1)
+        except ImportError:
+            continue
+    assert {"edge-imdb int8", "optimum, fp32", "scikit-learn, TF-IDF of trigrams"} <= set(opened)
+    chosen = make_reviews(24, seed=4)
+    for name, contender in opened.items():
+        right = sum(contender.read(text) == int(label == "pos") for text, label in chosen)
+        assert right >= 20, name
+        assert contender.mib > 0
+
+
+def test_latency_names_what_is_missing_and_writes_its_figures(tmp_path: Path) -> None:
+    arguments = ["--rounds", 1, "--threads", 1, "--only", "optimum,CTranslate2", "--json", "l.json"]
+    result = run_benchmark("latency.py", *arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "| edge-imdb int8 |" in result.stdout and "| roofline |" in result.stdout
+    if importlib.util.find_spec("ctranslate2") is None:
+        assert "left out: CTranslate2, int8, needs ctranslate2" in result.stdout
+    report = json.loads((tmp_path / "l.json").read_text())
+    lengths = report["threads"]["1"]["lengths"]
+    assert set(lengths) == {"8", "32", "128", "256", "512"}
+    assert lengths["512"]["edge-imdb int8"]["p50"] > lengths["32"]["edge-imdb int8"]["p50"] > 0
+    assert lengths["8"]["edge-imdb int8"]["ratio"] == 1 and report["mib"]["edge-imdb int8"] < 24
+    assert report["machine"]["versions"]["onnxruntime"]
+    assert (tmp_path / "latency.png").stat().st_size > 10_000
+
+
+def test_throughput_counts_every_review(tmp_path: Path) -> None:
+    write_csv(tmp_path / "reviews.csv", make_reviews(40))
+    arguments = ["--data", "reviews.csv", "--peer-reviews", 0, "--threads", "1,2", "--json", "t.json"]
+    result = run_benchmark("throughput.py", *arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = json.loads((tmp_path / "t.json").read_text())["rows"]
+    assert [(row["name"], row["threads"]) for row in rows] == [
+        ("edge-imdb", 1),
+        ("edge-imdb", 2),
+        ("edge-imdb --exact", 1),
+        ("edge-imdb --exact", 2),
+    ]
+    assert all(row["reviews"] == 40 and row["reviews_per_second"] > 0 and row["accuracy"] > 0.9 for row in rows)
+
+
+def test_cold_start_times_whole_processes(tmp_path: Path) -> None:
+    result = run_benchmark("cold_start.py", "--rounds", 1, "--dim", 48, "--json", "c.json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    contenders = json.loads((tmp_path / "c.json").read_text())["contenders"]
+    ours = contenders["edge-imdb predict"]
+    assert 0 < ours["seconds"] < contenders["transformers pipeline, 6 x 48"]["seconds"]
+    assert 20 < ours["peak_mib"] < contenders["transformers pipeline, 6 x 48"]["peak_mib"]
