@@ -20,7 +20,9 @@ def help_of(names: str) -> str:
     context = click.Context(command, info_name="edge-imdb", terminal_width=100, **cli.context_settings)
     for name in names.split():
         assert isinstance(command, click.Group)
-        command = command.commands[name]
+        found = command.get_command(context, name)
+        assert found is not None, name
+        command = found
         context = click.Context(command, info_name=name, parent=context, terminal_width=100)
     return command.get_help(context) + "\n"
 
