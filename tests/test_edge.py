@@ -157,6 +157,19 @@ def test_targets(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve_target("sse2")
 
 
+def test_export_records_the_target_and_its_bits(tiny_run: Path, tmp_path: Path) -> None:
+    arguments = ["export", "sentiment", "--quantize", "--no-fp32", "--max-drop", 5, "--from", tiny_run.parent]
+    result = run_command(*arguments, "--to", "models", "--target", "avx512-vnni", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    manifest = json.loads((tmp_path / "models" / "sentiment" / "edge.json").read_text())
+    assert manifest["quantization"]["target"] == "avx512-vnni" and manifest["quantization"]["weight_bits"] == 8
+    assert manifest["quantization"]["reduce_range"] is False
+    assert {"onnx/model_edge.onnx", "onnx/model_edge.onnx_data"} <= set(manifest["files"])
+    assert "onnx/model.onnx" not in manifest["files"]
+    wrong = run_command(*arguments, "--to", "others", "--target", "sse2", cwd=tmp_path)
+    assert wrong.returncode == 2 and "portable" in wrong.stderr
+
+
 # --- the first reading
 
 
