@@ -11,13 +11,13 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import click
-from contenders import Setting, edge_bundle, open_contender, random_checkpoint
 from machine import describe
 
 OURS = "edge-imdb predict"
@@ -38,11 +38,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="runs of each contender")
     parser.add_argument("--dim", type=int, default=768, help="width of the peers' model, 6 layers")
+    parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     options = parser.parse_args()
-    from edge_imdb.bundle import find_bundle
-
-    bundle = find_bundle("sentiment")[0]
+    if options.prepare:
+        prepare(options.prepare, options.dim)
+        return
     predict = ["-m", "edge_imdb", "predict", "great film"]
     commands: dict[str, list[str]] = {
         OURS: predict,
@@ -52,15 +53,16 @@ def main() -> None:
     left_out = {}
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        try:
-            checkpoint = random_checkpoint(scratch / "large", bundle, options.dim)
-            commands[peers[0]] = ["-c", PIPELINE.format(str(checkpoint))]
-            same_size = edge_bundle(scratch / "bundle", checkpoint, bundle)
-            commands[large] = [*predict, "--model", str(same_size)]
-            open_contender("optimum, int8 (avx512_vnni)", Setting(bundle, checkpoint, scratch, [], []), 1)
+        # In a process of its own, for a child's peak memory is at least what its parent had when it was born.
+        made = subprocess.run(
+            [sys.executable, __file__, "--prepare", folder, "--dim", str(options.dim)], capture_output=True, text=True
+        )
+        if made.returncode:
+            left_out = dict.fromkeys(peers, (made.stderr.strip() or "preparation failed").splitlines()[-1])
+        else:
+            commands[peers[0]] = ["-c", PIPELINE.format(str(scratch / "checkpoint"))]
+            commands[large] = [*predict, "--model", str(scratch / "bundle")]
             commands[peers[1]] = ["-c", OPTIMUM.format(str(scratch / "optimum-int8"))]
-        except ImportError as error:
-            left_out = {name: f"needs {error.name}" for name in peers if name not in commands}
         runs: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
         with click.progressbar(range(options.rounds + 1), file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
             for number in bar:
@@ -81,6 +83,18 @@ def main() -> None:
         print(f"\nleft out: {name}, {why}")
     if options.json:
         options.json.write_text(json.dumps({"machine": describe(), "contenders": report}, indent=1) + "\n")
+
+
+def prepare(scratch: Path, dim: int) -> None:
+    """Write what the peers load: a checkpoint, our bundle of it, and optimum's int8. Raises ImportError."""
+    from contenders import Setting, edge_bundle, open_contender, random_checkpoint
+
+    from edge_imdb.bundle import find_bundle
+
+    bundle = find_bundle("sentiment")[0]
+    checkpoint = random_checkpoint(scratch / "checkpoint", bundle, dim)
+    edge_bundle(scratch / "bundle", checkpoint, bundle)
+    open_contender("optimum, int8 (avx512_vnni)", Setting(bundle, checkpoint, scratch, [], []), 1)
 
 
 def run(command: list[str]) -> tuple[float, float]:

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 OURS = "edge-imdb int8"
-MAX_LENGTH = 512
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 # Reviews that calibrate OpenVINO's int8.
 CALIBRATION = 64
@@ -111,7 +110,8 @@ def _through_pipeline(model: Any, setting: Setting, mib: float) -> Contender:
         with torch.inference_mode():
             return int(model(input_ids=row, attention_mask=torch.ones_like(row)).logits.argmax())
 
-    return Contender(run, lambda text: index[classify(text, truncation=True, max_length=MAX_LENGTH)[0]["label"]], mib)
+    length = _max_length(setting)
+    return Contender(run, lambda text: index[classify(text, truncation=True, max_length=length)[0]["label"]], mib)
 
 
 def _eager(setting: Setting, threads: int) -> Contender:
@@ -126,8 +126,8 @@ def _compiled(setting: Setting, threads: int) -> Contender:
     contender = _through_pipeline(model, setting, _mib(setting.checkpoint / "model.safetensors"))
     assert contender.run is not None
     # Compiled here and not in the first round.
-    for length in (8, 9, MAX_LENGTH):
-        contender.run([101, *[2000] * (length - 2), 102])
+    for length in (8, 9, _max_length(setting)):
+        contender.run([1] * length)
     contender.read("a film")
     return contender
 
@@ -183,7 +183,7 @@ def _tokenise(setting: Setting) -> Callable[[str], list[int]]:
 
     tokenizer = Tokenizer.from_file(str(setting.checkpoint / "tokenizer.json"))
     tokenizer.no_padding()
-    tokenizer.enable_truncation(MAX_LENGTH)
+    tokenizer.enable_truncation(_max_length(setting))
     return lambda text: tokenizer.encode(text).ids
 
 
@@ -217,6 +217,11 @@ def _openvino(setting: Setting, threads: int, int8: bool, precision: str | None)
 
     size = _mib(source.with_suffix(".bin")) if int8 else _mib(source)
     return Contender(run, lambda text: run(tokenise(text)), size)
+
+
+def _max_length(setting: Setting) -> int:
+    config = json.loads((setting.checkpoint / "config.json").read_text(encoding="utf-8"))
+    return int(config["max_position_embeddings"])
 
 
 def _masked(ids: list[int]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """edge-imdb against its peers, one text at a time: python benchmarks/latency.py
 
-The same checkpoint, the same texts, the same threads, one run. Fixed lengths: token ids in, label out. With --data also
-real reviews: text in, label out, tokenising included. The contenders take turns, so that drift hits all of them alike;
-each turn begins with a run that doesn't count, since the neighbours have emptied the caches.
+The same checkpoint, the same texts, the same threads, one run. Fixed lengths: token ids in, label out. With --data
+also real reviews: text in, label out, tokenising included. The contenders take turns, so that drift hits all of them
+alike. A turn begins when the threads of the one before have gone to sleep (some spin for 200 ms, on a core that the
+next one needs), and with a run that doesn't count, for the neighbours have emptied the caches.
 
 Without --checkpoint the peers get random weights of the embedded bundle's shape, which take the same time and whose
 accuracy means nothing. Peers that aren't installed are named and left out: pip install '.[bench]'.
@@ -31,7 +32,7 @@ from contenders import CONTENDERS, OURS, Contender, Setting, edge_bundle, open_c
 from machine import describe, int8_rate, peak_mib
 
 LENGTHS = (8, 32, 128, 256, 512)
-RUNS_A_TURN = 2
+RUNS_A_TURN = 3
 REVIEWS_A_TURN = 10
 FULL_SIZE = "transformers pipeline (PyTorch eager), 6 x 768"
 EAGER = "transformers pipeline (PyTorch eager)"
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--data", help="Hub id, folder or file of reviews: adds the real workload")
     parser.add_argument("--reviews", type=int, default=500, help="test reviews drawn from --data with a fixed seed")
     parser.add_argument("--threads", default="1,2", help="threads, separated by commas")
-    parser.add_argument("--rounds", type=int, default=8, help="turns of each contender at each length")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each contender at each length")
     parser.add_argument("--only", help="contenders to run, by words in their names, separated by commas")
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     parser.add_argument("--plot", type=Path, default=Path("latency.png"), help="where the picture goes")
@@ -159,6 +160,7 @@ def measure_lengths(runs: dict[str, Callable[[list[int]], int]], rounds: int, th
         for length in LENGTHS:
             ids = [101, *draw_ids.integers(1000, 30000, length - 2).tolist(), 102]
             for name, run in runs.items():
+                settle()
                 run(ids)
                 for _ in range(RUNS_A_TURN):
                     start = time.perf_counter()
@@ -177,6 +179,7 @@ def measure_reviews(
     for first in with_bar(starts, f"reviews, {threads} threads"):
         turn = reviews[first : first + REVIEWS_A_TURN]
         for name, read in reads.items():
+            settle()
             read(turn[0][0])
             for text, label in turn:
                 start = time.perf_counter()
@@ -187,6 +190,16 @@ def measure_reviews(
     for name in trained:
         figures[name]["accuracy"] = right[name] / len(reviews)
     return figures
+
+
+def settle(step: float = 0.005, most: float = 0.5) -> None:
+    """Wait until this process' other threads leave the cores alone, ``most`` seconds at the most."""
+    end = time.perf_counter() + most
+    while time.perf_counter() < end:
+        before = time.process_time()
+        time.sleep(step)
+        if time.process_time() - before < step / 5:
+            return
 
 
 def compare(times: dict[str, list[float]], middle: Callable[[list[float]], float]) -> dict[str, Any]:

@@ -61,8 +61,11 @@ class Bundle:
     quantization: dict[str, Any] | None
     versions: dict[str, str]
 
-    def file(self, name: str) -> Path:
-        """The path of one file after its size and its sha256 were checked. Raises BundleError by the file's name."""
+    def file(self, name: str, hashed: bool = True) -> Path:
+        """The path of one file after its size and its sha256 were checked. Raises BundleError by the file's name.
+
+        Without ``hashed`` its sha256 isn't, which is for the caller to do before anything is made of its content.
+        """
         entry = self.files.get(name)
         path = self.path / name
         if entry is None:
@@ -75,7 +78,7 @@ class Bundle:
                     f"{path} has {path.stat().st_size} bytes where {MANIFEST} says {entry['bytes']}: "
                     "it was altered or cut short; export or copy the bundle again."
                 )
-            digest = sha256(path)
+            digest = sha256(path) if hashed else entry["sha256"]
         except OSError as error:
             raise BundleError(f"{path} can't be read ({error.strerror}): export or copy the bundle again.") from None
         if digest != entry["sha256"]:
@@ -83,16 +86,18 @@ class Bundle:
         return path
 
     def graph(self, precision: str) -> Path:
-        """The path of the ``fp32`` or ``int8`` graph, it and its weights checked. Raises BundleError where it lacks."""
+        """The path of the ``fp32`` or ``int8`` graph, checked. Raises BundleError where the bundle lacks it."""
         if precision not in self.graphs:
             raise BundleError(
                 f"The bundle {self.path} has no {precision} graph (it has {', '.join(self.graphs)}): "
                 "use another precision, or export it."
             )
-        name = self.graphs[precision]
-        if name + DATA_SUFFIX in self.files or (self.path / (name + DATA_SUFFIX)).exists():
-            self.file(name + DATA_SUFFIX)
-        return self.file(name)
+        return self.file(self.graphs[precision])
+
+    def weights(self, precision: str) -> str | None:
+        """The name of the file beside a graph that holds its weights; None where it holds them itself."""
+        name = self.graphs[precision] + DATA_SUFFIX
+        return name if name in self.files or (self.path / name).exists() else None
 
     def size(self, precision: str) -> int:
         """Bytes of a graph and its weights, by the manifest."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,8 +44,37 @@ class Loaded:
         self.tokenizer = self._read_tokenizer()
         # The int8 graph is written for ONNX Runtime's CPU provider node by node: its optimiser would make it slower.
         graph = self.bundle.graph(precision)
-        self.session = open_session(graph, provider, threads, optimise=precision != "int8")
+        with self._weights_checked(precision):
+            self.session = open_session(graph, provider, threads, optimise=precision != "int8")
         self.output = self._check_graph()
+
+    @contextlib.contextmanager
+    def _weights_checked(self, precision: str) -> Iterator[None]:
+        """Hash the weights beside a graph while the session opens, and raise BundleError before it runs.
+
+        Opened they are only copied and laid out anew, whatever they hold; their size is checked before.
+        """
+        name = self.bundle.weights(precision)
+        if name is None:
+            yield
+            return
+        self.bundle.file(name, hashed=False)
+        found: list[BundleError] = []
+
+        def check() -> None:
+            try:
+                self.bundle.file(name)
+            except BundleError as error:
+                found.append(error)
+
+        thread = threading.Thread(target=check)
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join()
+            if found:
+                raise found[0]
 
     def _read_tokenizer(self) -> Tokenizer:
         path = self.bundle.file(TOKENIZER)

@@ -51,7 +51,7 @@ class Sentiment:
         self.bundle = self._loaded.bundle
         self.reason = self._loaded.reason
         self.precision = self._loaded.precision
-        self._encoder = ReviewEncoder(self._loaded.tokenizer, self.bundle.truncation)
+        self._encoder = ReviewEncoder(self._loaded.tokenizer, self.bundle.truncation, copy=False)
         self._windows = windows
         self._first = None if exact or windows else self.bundle.first_reading
         labels = self._loaded.output[-1]

@@ -65,14 +65,15 @@ class Truncation:
 class ReviewEncoder:
     """Turns reviews into token ids: clean, tokenise, cut to head and tail, add the special tokens.
 
-    ``tokenizer`` is copied by value through its JSON, so its own truncation and padding don't matter.
+    Its truncation and its padding are turned off in ``tokenizer``; with ``copy``, which takes as long as loading it,
+    in a copy.
     """
 
-    def __init__(self, tokenizer: Tokenizer, truncation: Truncation) -> None:
+    def __init__(self, tokenizer: Tokenizer, truncation: Truncation, copy: bool = True) -> None:
         from tokenizers import Tokenizer as TokenizerClass
 
         self.truncation = truncation
-        self._tokenizer = TokenizerClass.from_str(tokenizer.to_str())
+        self._tokenizer = TokenizerClass.from_str(tokenizer.to_str()) if copy else tokenizer
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         special = self._tokenizer.encode("", add_special_tokens=True).ids
