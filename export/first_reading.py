@@ -11,7 +11,8 @@ from ..reading import Reviews
 from ..sentiment import Sentiment
 
 LENGTHS = (64, 96, 128, 192, 256)
-# Share of the validation reviews that may lose their right label.
+# Share of the validation reviews that may lose their right label. The lengths share it, for the best of several is in
+# part the luckiest.
 MAX_LOST = 0.001
 
 Floats = NDArray[np.float64]
@@ -20,8 +21,9 @@ Floats = NDArray[np.float64]
 def choose_first_reading(model: Sentiment, reviews: Reviews) -> FirstReading | None:
     """The length and the threshold that read fewest tokens of ``reviews``; None where none reads fewer than all.
 
-    At the threshold, and at every higher one, at most MAX_LOST of the reviews are told wrong that a whole reading tells
-    right. Reviews that the first reading happens to set right don't count against those: they are luck.
+    At the threshold, and at every higher one, at most MAX_LOST of the reviews, divided by the number of lengths tried,
+    are told wrong that a whole reading tells right. Reviews that the first reading happens to set right don't count
+    against those: they are luck.
     """
     labels = np.array(reviews.labels)
     whole_length = model.bundle.truncation.max_length
@@ -38,7 +40,7 @@ def choose_first_reading(model: Sentiment, reviews: Reviews) -> FirstReading | N
         scores = softmax(logits, temperature)
         sure = scores.max(axis=1)
         lost = long & whole & (scores.argmax(axis=1) != labels)
-        threshold = lowest_threshold(sure[long], lost[long], int(MAX_LOST * len(labels)))
+        threshold = lowest_threshold(sure[long], lost[long], int(MAX_LOST * len(labels) / len(LENGTHS)))
         if threshold is None:
             continue
         read = np.where(long, length + np.where(sure >= threshold, 0, lengths), lengths)
