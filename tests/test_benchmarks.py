@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +46,20 @@ def test_the_roofline_counts_the_products_of_the_layers_that_are_computed_whole(
     assert macs(config, 7) == 2 * (7 * (400 + 800) + 980)
 
 
-def test_contenders_agree_on_a_label(tiny_run: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_contenders_agree_on_a_label(
+    tiny_run: Path,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Each front door leads to the same model; those that aren't installed are left out."""
+    import torch
     from contenders import CONTENDERS, Setting, open_contender
 
+    # Contenders set it for the whole process, and training with another number of threads gives other bits.
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     rows = make_reviews(60, seed=3)
     texts, labels = [text for text, _ in rows], [int(label == "pos") for _, label in rows]
     setting = Setting(tiny_bundle, tiny_run, tmp_path, texts, labels)
