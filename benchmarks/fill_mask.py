@@ -128,11 +128,12 @@ def measure(graphs: dict[str, Path], lengths: list[int], rounds: int, threads: i
         ids = generator.integers(1000, 30000, size=(1, length))
         ids[0, length // 2] = MASK_ID
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        feeds = {name: {node.name: inputs[node.name] for node in s.get_inputs()} for name, s in sessions.items()}
         times: dict[str, list[float]] = {name: [] for name in sessions}
         for number in range(rounds + 3):
             for name, session in sessions.items():
                 start = time.perf_counter()
-                session.run(None, inputs if len(session.get_inputs()) == 2 else {"input_ids": ids})
+                session.run(None, feeds[name])
                 if number >= 3:
                     times[name].append(1000 * (time.perf_counter() - start))
         table[length] = {name: statistics.median(values) for name, values in times.items()}

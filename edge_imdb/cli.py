@@ -16,15 +16,14 @@ import click
 
 from . import __version__
 from .bundle import TASKS, find_bundle, open_bundle
-from .defaults import DATA
+from .defaults import DATA, TARGETS
 from .errors import EdgeImdbError, InputError, MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
     from .sentiment import Sentiment
 
 EXPORT_TASKS = (*TASKS, "all")
-# Those of export.edge, which this module doesn't import.
-EXPORT_TARGETS = ("auto", "portable", "avx2", "avx512-vnni", "arm64")
+EXPORT_TARGETS = ("auto", *TARGETS)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

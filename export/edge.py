@@ -37,13 +37,11 @@ from safetensors.numpy import load_file
 
 from .. import __version__
 from ..bundle import DATA_SUFFIX
+from ..defaults import TARGETS
 from ..errors import GateError, UsageError
 
 Floats = NDArray[np.float32]
 
-# Bits of the weights. A CPU without VNNI adds pairs of u8 x s8 products in 16 bits, where weights of eight bits
-# overflow: the same review would get another score there. Seven fit everywhere.
-TARGETS = {"portable": 7, "avx2": 7, "avx512-vnni": 8, "arm64": 8}
 _CONTRIB = "com.microsoft"
 _OPSET, _IR = 20, 9
 _EPSILON = 1e-12

@@ -13,6 +13,7 @@ from transformers import AutoModelForMaskedLM
 
 from ..bundle import GRAPHS, MANIFEST, write_manifest
 from ..corpus import load_texts
+from ..defaults import TARGETS
 from ..errors import GateError, UsageError
 from ..evaluation import evaluate_fill_mask
 from ..fill_mask import TASK, FillMask
@@ -20,7 +21,7 @@ from ..masking import EVALUATION_LENGTH, Vocabulary, evaluation_batches, join_ch
 from ..output import check_free, staging
 from ..splits import sample
 from .card import write_bundle_card
-from .edge import TARGETS, recipe_of, resolve_target, write_edge
+from .edge import recipe_of, resolve_target, write_edge
 from .steps import CALIBRATION, check_difference, check_reviews, lasting, quiet, read_run, size_of, versions, write_fp32
 
 # So many validation chunks are compared logit by logit.
@@ -43,7 +44,7 @@ def export_fill_mask(
 
     ``max_rise`` is in per cent of perplexity, on the validation reviews that the run held out. They are read again
     from ``data``, by default from where the run had them, and so are the train reviews that calibrate int8.
-    ``target_cpu`` is one of ``export.edge.TARGETS`` or ``auto``.
+    ``target_cpu`` is one of ``defaults.TARGETS`` or ``auto``.
 
     Raises GateError where a graph differs too much; BundleError where ``source`` is no finished run; OutputError,
     InputError, DataError, HubError, UsageError.

@@ -13,13 +13,14 @@ from transformers import AutoModelForSequenceClassification
 
 from ..bundle import GRAPHS, MANIFEST, FirstReading, write_manifest
 from ..corpus import load_corpus
+from ..defaults import TARGETS
 from ..errors import GateError, UsageError
 from ..evaluation import evaluate_sentiment
 from ..output import check_free, staging
 from ..sentiment import TASK, Sentiment
 from ..splits import sample
 from .card import write_bundle_card
-from .edge import TARGETS, recipe_of, resolve_target, write_edge
+from .edge import recipe_of, resolve_target, write_edge
 from .first_reading import choose_first_reading
 from .steps import CALIBRATION, check_difference, check_reviews, lasting, quiet, read_run, size_of, versions, write_fp32
 
@@ -43,7 +44,7 @@ def export_sentiment(
 
     ``max_drop`` is in points of accuracy, from 0 to 100, on the validation reviews that the run held out. They are
     read again from ``data``, by default from where the run had them, and so are the train reviews that calibrate int8.
-    ``target_cpu`` is one of ``export.edge.TARGETS`` or ``auto``.
+    ``target_cpu`` is one of ``defaults.TARGETS`` or ``auto``.
 
     Raises GateError where a graph differs too much; BundleError where ``source`` is no finished run; OutputError,
     InputError, DataError, HubError, UsageError.

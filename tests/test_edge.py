@@ -15,8 +15,9 @@ from conftest import edit_manifest, make_reviews, run_command, write_csv
 from safetensors.numpy import load_file, save_file
 
 from edge_imdb import Sentiment
+from edge_imdb.defaults import TARGETS
 from edge_imdb.errors import BundleError, GateError, InputError, UsageError
-from edge_imdb.export.edge import TARGETS, quantize_rows, resolve_target, write_edge
+from edge_imdb.export.edge import quantize_rows, resolve_target, write_edge
 from edge_imdb.export.first_reading import lowest_threshold
 from edge_imdb.reading import Reviews
 
