@@ -24,7 +24,7 @@ def _option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> 
 class Options:
     """What every task can be told. Lengths in tokens, rates a step, ratios from 0 to 1."""
 
-    base: str = _option(BASE, "Checkpoint to start from: Hub id or folder, DistilBERT or BERT.")
+    base: str = _option(BASE, "Checkpoint to start from: Hub id or folder, DistilBERT or BERT; or an int8 bundle.")
     data: str = _option(DATA, "Hub id, folder in the Hub's layout, or .csv, .jsonl, .parquet file.")
     test_data: str | None = _option(None, "Test reviews, where --data is a single file.")
     text_column: str = _option("text", "Column of the reviews.")
@@ -61,6 +61,9 @@ class SentimentOptions(Options):
     label_column: str = _option("label", "Column of the labels: words or whole numbers, any number of them.")
     max_length: int = _option(512, "Tokens a review; a longer one keeps its head and its tail.")
     head_ratio: float = _option(0.25, "The head's share of a review that is cut.")
+    short_copies: int = _option(
+        0, "Train on each longer review cut to so many tokens too, for a surer first reading; 0: don't."
+    )
     label_smoothing: float = _option(0.0, "Label smoothing.")
     classifier_dropout: float = _option(0.2, "Dropout before the classifier.")
     evaluations_per_epoch: int = _option(2, "Checkpoints and validations in each epoch; the best is kept.")

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from ..errors import BaseModelError, HubError
+from .bundles import checkpoint_of
 
 # Bigger than fp32 rounding over 12 layers, far smaller than any wrong weight.
 TOLERANCE = 1e-4
@@ -54,6 +55,12 @@ def _load(loader: Any, base: str, **options: Any) -> Any:
             f"The checkpoint {base} can't be had from the Hugging Face Hub ({type(error).__name__}): check its name "
             "and the network, or give a local checkpoint with --base (and local reviews with --data)."
         ) from error
+
+
+def _load_model(loader: Any, base: str, **options: Any) -> Any:
+    """``_load`` for a loader of weights, which ``base`` may hold as a bundle."""
+    with checkpoint_of(base) as folder:
+        return _load(loader, folder, **options)
 
 
 def load_tokenizer(base: str, max_length: int) -> PreTrainedTokenizerFast:
@@ -104,12 +111,12 @@ def load_classifier(
     config.seq_classif_dropout = classifier_dropout
     config.architectures = ["DistilBertForSequenceClassification"]
     if keeps_head:
-        return _load(DistilBertForSequenceClassification.from_pretrained, base, config=config).float()
+        return _load_model(DistilBertForSequenceClassification.from_pretrained, base, config=config).float()
     model = DistilBertForSequenceClassification(config)
     if found.model_type == "bert":
-        encoder = distilbert_from_bert(_load(BertModel.from_pretrained, base, add_pooling_layer=False), config)
+        encoder = distilbert_from_bert(_load_model(BertModel.from_pretrained, base, add_pooling_layer=False), config)
     else:
-        encoder = _load(DistilBertModel.from_pretrained, base)
+        encoder = _load_model(DistilBertModel.from_pretrained, base)
     model.distilbert.load_state_dict({name: value.float() for name, value in encoder.state_dict().items()})
     return model
 
@@ -135,7 +142,7 @@ def load_masked_lm(
     # Before the model is made: transformers 4 chooses the layers' class by it.
     config._attn_implementation = attention
     if bert is not None:
-        source, report = _load(BertForMaskedLM.from_pretrained, base, output_loading_info=True)
+        source, report = _load_model(BertForMaskedLM.from_pretrained, base, output_loading_info=True)
         model = DistilBertForMaskedLM(config)
         encoder = distilbert_from_bert(source.bert, config)
         model.distilbert.load_state_dict(encoder.state_dict())
@@ -146,7 +153,7 @@ def load_masked_lm(
         with torch.no_grad():
             model.vocab_projector.bias.copy_(head.bias)
     else:
-        model, report = _load(
+        model, report = _load_model(
             DistilBertForMaskedLM.from_pretrained,
             base,
             config=config,

@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from ..corpus import Corpus, load_corpus
+from ..errors import UsageError
 from ..metrics import accuracy, classification_metrics, fit_temperature, log_loss, softmax
 from ..options import SentimentOptions, hyperparameters
 from ..reading import Reviews
@@ -58,6 +59,11 @@ def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lamb
     Raises UsageError, InputError, DataError, BaseModelError, HubError, OutputError.
     """
     check_options(options, positive=("evaluations_per_epoch",), ratios=("classifier_dropout", "label_smoothing"))
+    if options.short_copies and not 3 <= options.short_copies < options.max_length:
+        raise UsageError(
+            f"--short-copies is {options.short_copies}: it must be 0, or from 3 to under --max-length "
+            f"({options.max_length})."
+        )
     quiet_libraries()
     keep_memory()
     state = PartialState(cpu=not has_accelerator())
@@ -69,6 +75,7 @@ def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lamb
 
     set_seed(options.seed)
     truncation = Truncation(options.max_length, options.head_ratio)
+    short = Truncation(options.short_copies, options.head_ratio) if options.short_copies else None
     tokenizer = load_tokenizer(options.base, options.max_length)
     encoder = ReviewEncoder(tokenizer.backend_tokenizer, truncation)
     with state.main_process_first():
@@ -83,7 +90,7 @@ def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lamb
         options.attention_dropout,
         options.classifier_dropout,
     )
-    train_set = _encode(data.train, encoder)
+    train_set = _encode(data.train, encoder, short)
     # In order of length, so that a batch holds next to no padding.
     validation_set = _encode(data.validation, encoder).sort("length")
     steps_per_epoch = math.ceil(
@@ -115,7 +122,8 @@ def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lamb
     trainer.remove_callback(ProgressCallback)
     device = described(arguments.device, state.num_processes, arguments.bf16)
     say(
-        f"training {model.num_parameters() / 1e6:.1f}M parameters on {len(train_set)} reviews for "
+        f"training {model.num_parameters() / 1e6:.1f}M parameters on {len(train_set)} reviews"
+        f"{' and short copies' if short else ''} for "
         f"{options.epochs:g} epochs of {steps_per_epoch} steps, {device}"
     )
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -192,9 +200,21 @@ def _facts(corpus: Corpus) -> list[str]:
     return facts
 
 
-def _encode(reviews: Reviews, encoder: ReviewEncoder) -> Dataset:
-    ids = [encoder.encode(text) for text in reviews.texts]
-    return Dataset.from_dict({"input_ids": ids, "labels": reviews.labels, "length": [len(row) for row in ids]})
+def _encode(reviews: Reviews, encoder: ReviewEncoder, short: Truncation | None = None) -> Dataset:
+    """The reviews as the model reads them; with ``short`` also cut to that, each that is longer.
+
+    A first reading at run time is just such a cut (edge_imdb.bundle.FirstReading), which a model that only ever saw
+    whole reviews is less sure of than it could be.
+    """
+    ids, labels = [], []
+    for text, label in zip(reviews.texts, reviews.labels, strict=True):
+        tokens = encoder.tokens(text)
+        cuts = [encoder.truncation.cut(tokens)]
+        if short is not None and len(short.cut(tokens)) < len(cuts[0]):
+            cuts.append(short.cut(tokens))
+        ids += [encoder.frame(cut) for cut in cuts]
+        labels += [label] * len(cuts)
+    return Dataset.from_dict({"input_ids": ids, "labels": labels, "length": [len(row) for row in ids]})
 
 
 def _training_arguments(options: SentimentOptions, partial: Path, steps_per_epoch: int) -> TrainingArguments:

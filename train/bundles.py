@@ -1,0 +1,112 @@
+"""checkpoint_of: an int8 bundle turned back into a checkpoint, so that training can start from it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from safetensors.numpy import save_file
+
+from ..bundle import MANIFEST, Bundle, open_bundle
+from ..errors import BaseModelError
+
+Floats = NDArray[np.float32]
+
+_LAYER = "distilbert.transformer.layer"
+_EMBEDDINGS = "distilbert.embeddings"
+
+
+@contextmanager
+def checkpoint_of(base: str) -> Iterator[str]:
+    """The folder of a checkpoint to load: ``base`` itself, or, where that is a bundle, a temporary one made of it.
+
+    Raises BundleError where the bundle is damaged, BaseModelError where it has no int8 graph.
+    """
+    if not Path(base, MANIFEST).is_file():
+        yield base
+        return
+    task = json.loads(Path(base, MANIFEST).read_text(encoding="utf-8")).get("task", "sentiment")
+    bundle = open_bundle(Path(base), task)
+    if "int8" not in bundle.graphs:
+        raise BaseModelError(f"The bundle {base} has no int8 graph: give the run that it was exported from.")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "config.json").write_bytes(bundle.file("config.json").read_bytes())
+        save_file(weights_of(bundle), Path(folder, "model.safetensors"), metadata={"format": "pt"})
+        yield folder
+
+
+def weights_of(bundle: Bundle) -> dict[str, Floats]:
+    """The weights of a DistilBERT by their names in transformers, read from the int8 graph of ``bundle``.
+
+    They are what the graph computes with, so within half a step of 7 or 8 bits of those that were exported. The keys'
+    bias of the last layer, which the graph leaves out because it cancels in the softmax, is 0.
+    """
+    graph = bundle.graph("int8")
+    name = bundle.weights("int8")
+    if name is not None:
+        bundle.file(name)
+    model = onnx.load(graph)
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    config = json.loads(bundle.file("config.json").read_text(encoding="utf-8"))
+    try:
+        return _weights(constants, config)
+    except KeyError as error:
+        raise BaseModelError(f"The int8 graph of {bundle.path} is not ours, for it has no {error}.") from None
+
+
+def _weights(constants: dict[str, NDArray[Any]], config: dict[str, Any]) -> dict[str, Floats]:
+    found: dict[str, Floats] = {}
+
+    def dense(name: str, divisor: str | None = None) -> Floats:
+        # Stored (inputs, outputs), a scale for each output, with outlier channels of the input multiplied in.
+        matrix = constants[f"{name}.int8"] * constants[f"{name}.scale"]
+        if divisor in constants:
+            matrix = matrix * constants[divisor][:, None]
+        return np.ascontiguousarray(matrix.T, dtype=np.float32)
+
+    for kind in ("word", "position"):
+        table = f"{_EMBEDDINGS}.{kind}_embeddings"
+        found[f"{table}.weight"] = (constants[f"{table}.int8"] * constants[f"{table}.scale"]).astype(np.float32)
+    norms = [f"{_EMBEDDINGS}.LayerNorm"]
+    last = config["n_layers"] - 1
+    size = config["dim"] // config["n_heads"]
+    for number in range(last + 1):
+        layer = f"{_LAYER}.{number}"
+        norms += [f"{layer}.sa_layer_norm", f"{layer}.output_layer_norm"]
+        for part, divisor in (
+            ("attention.q_lin", None),
+            ("attention.k_lin", None),
+            ("attention.v_lin", None),
+            ("attention.out_lin", None),
+            ("ffn.lin1", f"{number}.attended.outliers"),
+            ("ffn.lin2", f"{number}.active.outliers"),
+        ):
+            found[f"{layer}.{part}.weight"] = dense(f"{layer}.{part}", divisor)
+            if number < last or part != "attention.k_lin":
+                found[f"{layer}.{part}.bias"] = constants[f"{layer}.{part}.bias"]
+    # The last layer's queries carry the attention's scale, and its keys' weights multiply queries, not hidden states.
+    layer = f"{_LAYER}.{last}.attention"
+    for part in ("weight", "bias"):
+        found[f"{layer}.q_lin.{part}"] = found[f"{layer}.q_lin.{part}"] * np.float32(size**0.5)
+    found[f"{layer}.k_lin.weight"] = np.ascontiguousarray(found[f"{layer}.k_lin.weight"].T)
+    found[f"{layer}.k_lin.bias"] = np.zeros(config["dim"], dtype=np.float32)
+    if "classifier" in constants:
+        heads = ["pre_classifier", "classifier"]
+    else:
+        heads = ["vocab_transform"]
+        norms.append("vocab_layer_norm")
+        found["vocab_projector.bias"] = constants["vocab_projector.bias"]
+        found["vocab_projector.weight"] = found[f"{_EMBEDDINGS}.word_embeddings.weight"].copy()
+    for head in heads:
+        found[f"{head}.weight"], found[f"{head}.bias"] = constants[head], constants[f"{head}.bias"]
+    for norm in norms:
+        found[f"{norm}.weight"], found[f"{norm}.bias"] = constants[f"{norm}.weight"], constants[f"{norm}.bias"]
+    return {name: np.array(value, dtype=np.float32) for name, value in found.items()}
