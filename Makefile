@@ -1,15 +1,27 @@
 # make predict: the runtime alone, and one prediction. make test: everything the tests need, and all of them.
+# make soak: ten minutes of fuzzing and 50,000 reviews, which the tests leave out.
 PYTHON ?= python3
 RUNTIME := .venv-runtime
 DEV := .venv
 
-.PHONY: predict test lint typecheck clean
+.PHONY: predict test soak lint typecheck emulators clean
 
 predict: $(RUNTIME)/.installed
 	$(RUNTIME)/bin/edge-imdb predict "great film"
 
-test: lint typecheck
+test: lint typecheck emulators
 	$(DEV)/bin/python -m pytest
+
+soak: $(DEV)/.installed
+	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check atheris
+	$(DEV)/bin/python tests/soak/fuzz.py text --seconds 300
+	$(DEV)/bin/python tests/soak/fuzz.py manifest --seconds 300
+	$(DEV)/bin/python tests/soak/memory.py
+
+# Other CPUs to run the runtime on. Where they can't be had, the tests that need them say so and skip.
+emulators: $(DEV)/.installed
+	tests/portability/get_emulators.sh .emulators $(DEV)/bin/python > .emulators.log 2>&1 \
+		|| echo "no emulators of other CPUs: $$(tail -n 1 .emulators.log)"
 
 lint: $(DEV)/.installed
 	$(DEV)/bin/ruff check .
@@ -33,4 +45,4 @@ $(DEV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(RUNTIME) $(DEV) .typecheck build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(RUNTIME) $(DEV) .emulators .emulators.log .typecheck build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

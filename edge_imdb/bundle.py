@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .errors import BundleError
+from .graphs import check_external_data
 from .text import Truncation
 
 FORMAT = 1
@@ -86,13 +87,19 @@ class Bundle:
         return path
 
     def graph(self, precision: str) -> Path:
-        """The path of the ``fp32`` or ``int8`` graph, checked. Raises BundleError where the bundle lacks it."""
+        """The path of the ``fp32`` or ``int8`` graph, checked; of its weights beside it only the size.
+
+        Raises BundleError where the bundle lacks it, or it wants weights from elsewhere.
+        """
         if precision not in self.graphs:
             raise BundleError(
                 f"The bundle {self.path} has no {precision} graph (it has {', '.join(self.graphs)}): "
                 "use another precision, or export it."
             )
-        return self.file(self.graphs[precision])
+        path = self.file(self.graphs[precision])
+        name = self.weights(precision)
+        check_external_data(path, None if name is None else self.file(name, hashed=False))
+        return path
 
     def weights(self, precision: str) -> str | None:
         """The name of the file beside a graph that holds its weights; None where it holds them itself."""
@@ -158,6 +165,8 @@ def _parse(path: Path, record: Any, task: str) -> Bundle:
         if version > FORMAT:
             raise BundleError(f"{path} has format {version}, newer than {FORMAT}: upgrade edge-imdb to read it.")
         raise ValueError(f"'format' is {version}")
+    if _get(record, "sha256", str) != seal(record):
+        raise ValueError("it differs from its own 'sha256'")
     found = _get(record, "task", str)
     if found != task:
         raise BundleError(f"{path} is a {found} bundle where a {task} one is needed: give another with --model.")
@@ -185,7 +194,8 @@ def _parse(path: Path, record: Any, task: str) -> Bundle:
             raise ValueError(f"the file name {name!r:.80} leads out of the bundle")
         if _get(entry, "bytes", int) < 0 or len(_get(entry, "sha256", str)) != 64:
             raise ValueError(f"the entry of {name!r:.80} is {entry!r:.80}")
-    if not graphs or not set(graphs) <= set(GRAPHS) or not all(graphs[name] in files for name in graphs):
+    named = all(isinstance(name, str) and name in files for name in graphs.values())
+    if not graphs or not set(graphs) <= set(GRAPHS) or not named:
         raise ValueError(f"'graphs' is {graphs!r:.80}")
     quantization = record.get("quantization")
     if quantization is not None and not isinstance(quantization, dict):
@@ -244,8 +254,15 @@ def write_manifest(
         "versions": versions,
         "files": {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256(folder / n)} for n in names},
     }
+    record["sha256"] = seal(record)
     (folder / MANIFEST).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     open_bundle(folder, task)
+
+
+def seal(record: dict[str, Any]) -> str:
+    """The hex digest of a manifest's content but for its ``sha256``: an altered threshold would go unnoticed else."""
+    content = {name: value for name, value in record.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8")).hexdigest()
 
 
 def sha256(path: Path) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import platform
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -22,12 +25,15 @@ from .errors import EdgeImdbError, InputError, MissingDependencyError, UsageErro
 if TYPE_CHECKING:
     from .sentiment import Sentiment
 
+# Seconds from Ctrl-C to the end, where the command doesn't end by itself.
+_PATIENCE = 0.3
 EXPORT_TASKS = (*TASKS, "all")
 EXPORT_TARGETS = ("auto", *TARGETS)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    _stop_within_a_second()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # Review text may hold any character, whatever the locale.
@@ -43,6 +49,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         error.show()
         code = error.exit_code
     except EdgeImdbError as error:
+        _close_bars()
         click.echo(f"Error: {error}", err=True)
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
@@ -51,7 +58,48 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         # The reader has what it wanted, as `| head -1` does. The interpreter's own flush must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + getattr(signal, "SIGPIPE", 13)
+    except OSError as error:
+        # What no command foresaw: standard output on a full disk, say.
+        if error.errno is None:
+            raise
+        named = "" if error.filename is None else f"{error.filename}: "
+        click.echo(f"Error: {named}{error.strerror}: check the disk's space and permissions, then try again.", err=True)
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     sys.exit(code)
+
+
+def _close_bars() -> None:
+    """End the lines of progress bars that an error left open."""
+    if "tqdm.std" in sys.modules:
+        bars = sys.modules["tqdm.std"].tqdm._instances
+        for bar in list(bars):
+            bar.close()
+
+
+def _stop_within_a_second() -> None:
+    """Have Ctrl-C end this process with 130 in good time, whatever library it is in.
+
+    Python raises KeyboardInterrupt only where its own code goes on; a tracer or a large matrix product may take far
+    longer. The signal's number comes through a pipe at once, to a thread. What is written is written to temporary
+    siblings, so nothing is lost by ending there.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if os.name != "posix" or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while number := os.read(reading, 1):
+            if number[0] == signal.SIGINT:
+                time.sleep(_PATIENCE)
+                os._exit(130)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def say(line: str) -> None:

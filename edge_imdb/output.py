@@ -1,10 +1,11 @@
-"""staging(target) and publish: folders that appear whole or not at all."""
+"""locked(target), staging(target), publish: folders of one writer at a time, that appear whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -15,6 +16,61 @@ from .errors import OutputError
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+
+
+@contextlib.contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Keep other processes from writing ``target``, and clear away what a killed one left beside it.
+
+    Raises OutputError where another one is at it, or the folder above can't be written.
+    """
+    # Only those who write have it: it comes with huggingface_hub.
+    import filelock
+
+    path = target.with_name(f".{target.name}.lock")
+    lock = filelock.FileLock(path, timeout=0)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout:
+        raise OutputError(
+            f"Another process is writing {target}: wait until it is done, or choose another place."
+        ) from None
+    except OSError as error:
+        raise OutputError(f"{target.parent} can't be written ({error.strerror}): choose another place.") from None
+    try:
+        _sweep(target)
+        yield
+    finally:
+        # While it is held: whoever opened it meanwhile finds it gone, and makes another.
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def _sweep(target: Path) -> None:
+    """Remove temporary siblings of ``target``. One in which it was set aside (not on Linux) gives it back first."""
+    left = re.compile(rf"\.{re.escape(target.name)}(\.partial)?(\.old)?\.[a-z0-9_]{{8}}")
+    for path in list(target.parent.iterdir()):
+        if left.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            if not target.exists() and (path / target.name).is_dir():
+                (path / target.name).rename(target)
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder, at once as far as others see it. Nothing where there is none."""
+    if folder.exists():
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        folder.rename(aside / "discarded")
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    _flush(temporary)
+    temporary.replace(path)
 
 
 def check_free(target: Path, overwrite: bool, what: str, marker: str) -> None:

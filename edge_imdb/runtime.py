@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
+import json
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 PRECISIONS = ("auto", "int8", "fp32")
 # The edge graph takes the first alone.
 INPUTS = ("input_ids", "attention_mask")
+CONFIG = "config.json"
 
 
 class Loaded:
@@ -44,8 +48,12 @@ class Loaded:
         self.tokenizer = self._read_tokenizer()
         # The int8 graph is written for ONNX Runtime's CPU provider node by node: its optimiser would make it slower.
         graph = self.bundle.graph(precision)
+        self._open = functools.partial(open_session, graph, provider, threads, optimise=precision != "int8")
         with self._weights_checked(precision):
-            self.session = open_session(graph, provider, threads, optimise=precision != "int8")
+            self.session = self._open()
+        # One thread needs no others, which a fork would leave behind.
+        self._process = None if threads == 1 else os.getpid()
+        self._lock = threading.Lock()
         self.output = self._check_graph()
 
     @contextlib.contextmanager
@@ -83,11 +91,30 @@ class Loaded:
 
         try:
             tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:
+        except BaseException as error:
+            # A panic of its Rust code is no Exception.
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
             raise BundleError(f"{path} is no tokenizer ({error}): export the bundle again.") from None
+        words, rows = tokenizer.get_vocab_size(), self._config().get("vocab_size")
+        if not isinstance(rows, int) or words > rows:
+            raise BundleError(
+                f"{path} has {words} tokens where {self.bundle.path / CONFIG} has 'vocab_size' {rows!r:.20}: "
+                "export the bundle again."
+            )
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer
+
+    def _config(self) -> dict[str, Any]:
+        path = self.bundle.file(CONFIG)
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(config, dict):
+                raise ValueError("it is no object")
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"{path} is not valid ({error}): export the bundle again.") from None
+        return config
 
     def _check_graph(self) -> list[Any]:
         """The shape of the output, after the names of inputs and outputs were checked."""
@@ -102,12 +129,36 @@ class Loaded:
         return list(outputs[0].shape)
 
     def run(self, ids: Sequence[int] | NDArray[np.integer]) -> NDArray[np.float32]:
-        """The logits for one text. *Shape:* ``(length,)`` to what the graph gives for a batch of one."""
+        """The logits for one text. *Shape:* ``(length,)`` to what the graph gives for a batch of one.
+
+        Raises BundleError where the graph can't take it.
+        """
+        if self._process not in (None, os.getpid()):
+            self._reopen()
         # One text a run and no padding, so that a score can't depend on the texts beside it.
         row = np.asarray([ids], dtype=np.int64)
         feed = {"input_ids": row, "attention_mask": np.ones_like(row)} if self._masked else {"input_ids": row}
-        result: NDArray[np.float32] = self.session.run(["logits"], feed)[0]
+        try:
+            result: NDArray[np.float32] = self.session.run(["logits"], feed)[0]
+        except Exception as error:
+            reason = str(error).splitlines()[0]
+            raise BundleError(
+                f"The graph of {self.bundle.path} can't read a text of {row.size} tokens ({reason}): "
+                "export the bundle again."
+            ) from error
+        if not np.isfinite(result).all():
+            raise BundleError(f"The graph of {self.bundle.path} gives logits that are no numbers: export it again.")
         return result
+
+    def _reopen(self) -> None:
+        """Open the session anew in a process that was forked: its threads stayed behind in the other."""
+        with self._lock:
+            if self._process == os.getpid():
+                return
+            # Never to be closed, for that would wait for those threads.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.session))
+            self.session = self._open()
+            self._process = os.getpid()
 
     @property
     def provider(self) -> str:

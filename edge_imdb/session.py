@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +49,23 @@ def runtime() -> Any:
             "The installed ONNX Runtime is broken, as it is after one of onnxruntime and onnxruntime-gpu was removed "
             "from beside the other: pip uninstall both, then install one."
         )
+    _let_forked_processes_end()
     return onnxruntime
+
+
+@functools.cache
+def _let_forked_processes_end() -> None:
+    """Spare processes that are forked from now on what ONNX Runtime does at a process's end.
+
+    It waits for threads that it started when it was imported, and that a fork leaves behind: forever, or until it gives
+    up with a core dump. glibc's on_exit ends such a process just before, when Python has done all that it has to do.
+    """
+    try:
+        libc = ctypes.CDLL(None)
+        on_exit, end = libc.on_exit, libc._exit
+    except (OSError, AttributeError, TypeError):
+        return
+    os.register_at_fork(after_in_child=lambda: on_exit(end, None))
 
 
 def available_providers() -> list[str]:

@@ -18,7 +18,7 @@ from ..errors import GateError, UsageError
 from ..evaluation import evaluate_fill_mask
 from ..fill_mask import TASK, FillMask
 from ..masking import EVALUATION_LENGTH, Vocabulary, evaluation_batches, join_chunks
-from ..output import check_free, staging
+from ..output import check_free, locked, staging
 from ..splits import sample
 from .card import write_bundle_card
 from .edge import recipe_of, resolve_target, write_edge
@@ -52,62 +52,63 @@ def export_fill_mask(
     if not 0 <= max_rise < float("inf"):
         raise UsageError(f"--max-rise is {max_rise}: it must be 0 per cent or more.")
     metrics, options = read_run(source, TASK)
-    check_free(target, overwrite, "bundle", MANIFEST)
-    options["data"] = data or options["data"]
-    target_cpu = resolve_target(target_cpu)
-    texts = load_texts(options)
-    validation = texts.validation
-    check_reviews(validation, metrics["data"]["validation_fingerprint"], options["data"])
-    with quiet(), staging(target) as folder:
-        say("exporting the fp32 graph")
-        write_fp32(source, folder, "fill-mask")
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        recipe = None
+    with locked(target):
+        check_free(target, overwrite, "bundle", MANIFEST)
+        options["data"] = data or options["data"]
+        target_cpu = resolve_target(target_cpu)
+        texts = load_texts(options)
+        validation = texts.validation
+        check_reviews(validation, metrics["data"]["validation_fingerprint"], options["data"])
+        with quiet(), staging(target) as folder:
+            say("exporting the fp32 graph")
+            write_fp32(source, folder, "fill-mask")
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            recipe = None
 
-        def write(figures: dict[str, Any]) -> None:
-            write_manifest(
-                folder,
-                task=TASK,
-                behaviour={"truncation": {"strategy": "window", "max_length": config["max_position_embeddings"]}},
-                quantization=recipe,
-                metrics=figures,
-                versions=versions(),
-            )
+            def write(figures: dict[str, Any]) -> None:
+                write_manifest(
+                    folder,
+                    task=TASK,
+                    behaviour={"truncation": {"strategy": "window", "max_length": config["max_position_embeddings"]}},
+                    quantization=recipe,
+                    metrics=figures,
+                    versions=versions(),
+                )
 
-        # Without figures at first: they are measured by the runtime, through the bundle.
-        write({})
-        fp32 = FillMask(folder, provider="cpu", precision="fp32")
-        difference = _largest_difference(source, fp32, validation)
-        check_difference(difference, say)
-        figures: dict[str, Any] = {
-            "validation_fp32": lasting(evaluate_fill_mask(fp32, validation)),
-            "fp32_max_difference": difference,
-        }
-        say(_line("fp32", figures["validation_fp32"]))
-        if quantize:
-            say("quantizing to int8, for the edge")
-            mask_id = fp32.tokenizer.token_to_id("[MASK]")
-            recipe = recipe_of(TASK, target_cpu)
-            write_edge(
-                source,
-                folder / GRAPHS["int8"],
-                TASK,
-                mask_id=mask_id,
-                bits=TARGETS[target_cpu],
-                calibration=_calibration(fp32, texts.train),
-            )
+            # Without figures at first: they are measured by the runtime, through the bundle.
             write({})
-            int8 = FillMask(folder, provider="cpu", precision="int8")
-            figures["validation_int8"] = lasting(evaluate_fill_mask(int8, validation))
-            say(_line("int8", figures["validation_int8"]))
-            _hold(figures, max_rise)
-        if "test" in metrics:
-            figures["test_pytorch"] = metrics["test"]
-        if not keep_fp32:
-            (folder / GRAPHS["fp32"]).unlink()
-        write_bundle_card(source / "README.md", folder, TASK, figures, recipe)
-        write(figures)
-        size = size_of(folder)
+            fp32 = FillMask(folder, provider="cpu", precision="fp32")
+            difference = _largest_difference(source, fp32, validation)
+            check_difference(difference, say)
+            figures: dict[str, Any] = {
+                "validation_fp32": lasting(evaluate_fill_mask(fp32, validation)),
+                "fp32_max_difference": difference,
+            }
+            say(_line("fp32", figures["validation_fp32"]))
+            if quantize:
+                say("quantizing to int8, for the edge")
+                mask_id = fp32.tokenizer.token_to_id("[MASK]")
+                recipe = recipe_of(TASK, target_cpu)
+                write_edge(
+                    source,
+                    folder / GRAPHS["int8"],
+                    TASK,
+                    mask_id=mask_id,
+                    bits=TARGETS[target_cpu],
+                    calibration=_calibration(fp32, texts.train),
+                )
+                write({})
+                int8 = FillMask(folder, provider="cpu", precision="int8")
+                figures["validation_int8"] = lasting(evaluate_fill_mask(int8, validation))
+                say(_line("int8", figures["validation_int8"]))
+                _hold(figures, max_rise)
+            if "test" in metrics:
+                figures["test_pytorch"] = metrics["test"]
+            if not keep_fp32:
+                (folder / GRAPHS["fp32"]).unlink()
+            write_bundle_card(source / "README.md", folder, TASK, figures, recipe)
+            write(figures)
+            size = size_of(folder)
     say(f"wrote {target} ({size:.1f} MiB)")
     return target
 

@@ -16,7 +16,7 @@ from ..corpus import load_corpus
 from ..defaults import TARGETS
 from ..errors import GateError, UsageError
 from ..evaluation import evaluate_sentiment
-from ..output import check_free, staging
+from ..output import check_free, locked, staging
 from ..sentiment import TASK, Sentiment
 from ..splits import sample
 from .card import write_bundle_card
@@ -52,67 +52,68 @@ def export_sentiment(
     if not 0 <= max_drop <= 100:
         raise UsageError(f"--max-drop is {max_drop}: it must lie between 0 and 100 points.")
     metrics, options = read_run(source, TASK)
-    check_free(target, overwrite, "bundle", MANIFEST)
-    options["data"] = data or options["data"]
-    target_cpu = resolve_target(target_cpu)
-    corpus = load_corpus(options)
-    validation = corpus.validation
-    check_reviews(validation.texts, metrics["data"]["validation_fingerprint"], options["data"])
-    with quiet(), staging(target) as folder:
-        say("exporting the fp32 graph")
-        write_fp32(source, folder, "text-classification")
-        recipe = None
-        first_reading: FirstReading | None = None
+    with locked(target):
+        check_free(target, overwrite, "bundle", MANIFEST)
+        options["data"] = data or options["data"]
+        target_cpu = resolve_target(target_cpu)
+        corpus = load_corpus(options)
+        validation = corpus.validation
+        check_reviews(validation.texts, metrics["data"]["validation_fingerprint"], options["data"])
+        with quiet(), staging(target) as folder:
+            say("exporting the fp32 graph")
+            write_fp32(source, folder, "text-classification")
+            recipe = None
+            first_reading: FirstReading | None = None
 
-        def write(figures: dict[str, Any]) -> None:
-            write_manifest(
-                folder,
-                task=TASK,
-                behaviour={
-                    "labels": metrics["labels"],
-                    "truncation": metrics["truncation"],
-                    "calibration": {"method": "temperature", "temperature": metrics["temperature"]},
-                    "first_reading": None if first_reading is None else asdict(first_reading),
-                },
-                quantization=recipe,
-                metrics=figures,
-                versions=versions(),
-            )
+            def write(figures: dict[str, Any]) -> None:
+                write_manifest(
+                    folder,
+                    task=TASK,
+                    behaviour={
+                        "labels": metrics["labels"],
+                        "truncation": metrics["truncation"],
+                        "calibration": {"method": "temperature", "temperature": metrics["temperature"]},
+                        "first_reading": None if first_reading is None else asdict(first_reading),
+                    },
+                    quantization=recipe,
+                    metrics=figures,
+                    versions=versions(),
+                )
 
-        # Without figures at first: they are measured by the runtime, through the bundle.
-        write({})
-        fp32 = Sentiment(folder, provider="cpu", precision="fp32")
-        difference = _largest_difference(source, fp32, validation.texts[:COMPARED])
-        check_difference(difference, say)
-        figures: dict[str, Any] = {
-            "validation_fp32": lasting(evaluate_sentiment(fp32, validation)),
-            "fp32_max_difference": difference,
-        }
-        say(_line("fp32", figures["validation_fp32"]))
-        if quantize:
-            say("quantizing to int8, for the edge")
-            recipe = recipe_of(TASK, target_cpu)
-            reviews = [corpus.train.texts[i] for i in sample(corpus.train.texts, CALIBRATION, seed=0)]
-            calibration = [fp32.encode(text) for text in reviews]
-            write_edge(source, folder / GRAPHS["int8"], TASK, bits=TARGETS[target_cpu], calibration=calibration)
+            # Without figures at first: they are measured by the runtime, through the bundle.
             write({})
-            int8 = Sentiment(folder, provider="cpu", precision="int8")
-            figures["validation_int8"] = lasting(evaluate_sentiment(int8, validation))
-            say(_line("int8", figures["validation_int8"]))
-            _hold(figures, max_drop)
-            first_reading = choose_first_reading(int8, validation)
-            if first_reading is not None:
+            fp32 = Sentiment(folder, provider="cpu", precision="fp32")
+            difference = _largest_difference(source, fp32, validation.texts[:COMPARED])
+            check_difference(difference, say)
+            figures: dict[str, Any] = {
+                "validation_fp32": lasting(evaluate_sentiment(fp32, validation)),
+                "fp32_max_difference": difference,
+            }
+            say(_line("fp32", figures["validation_fp32"]))
+            if quantize:
+                say("quantizing to int8, for the edge")
+                recipe = recipe_of(TASK, target_cpu)
+                reviews = [corpus.train.texts[i] for i in sample(corpus.train.texts, CALIBRATION, seed=0)]
+                calibration = [fp32.encode(text) for text in reviews]
+                write_edge(source, folder / GRAPHS["int8"], TASK, bits=TARGETS[target_cpu], calibration=calibration)
                 write({})
-                early = evaluate_sentiment(Sentiment(folder, provider="cpu", precision="int8"), validation)
-                figures["validation_int8_first_reading"] = lasting(early)
-                say(_line(f"int8 with a first reading of {first_reading.length} tokens", early))
-        if "test" in metrics:
-            figures["test_pytorch"] = metrics["test"]
-        if not keep_fp32:
-            (folder / GRAPHS["fp32"]).unlink()
-        write_bundle_card(source / "README.md", folder, TASK, figures, recipe)
-        write(figures)
-        size = size_of(folder)
+                int8 = Sentiment(folder, provider="cpu", precision="int8")
+                figures["validation_int8"] = lasting(evaluate_sentiment(int8, validation))
+                say(_line("int8", figures["validation_int8"]))
+                _hold(figures, max_drop)
+                first_reading = choose_first_reading(int8, validation)
+                if first_reading is not None:
+                    write({})
+                    early = evaluate_sentiment(Sentiment(folder, provider="cpu", precision="int8"), validation)
+                    figures["validation_int8_first_reading"] = lasting(early)
+                    say(_line(f"int8 with a first reading of {first_reading.length} tokens", early))
+            if "test" in metrics:
+                figures["test_pytorch"] = metrics["test"]
+            if not keep_fp32:
+                (folder / GRAPHS["fp32"]).unlink()
+            write_bundle_card(source / "README.md", folder, TASK, figures, recipe)
+            write(figures)
+            size = size_of(folder)
     say(f"wrote {target} ({size:.1f} MiB)")
     return target
 

@@ -83,7 +83,7 @@ def quiet() -> Any:
 
 def write_fp32(source: Path, folder: Path, kind: str) -> None:
     """Write the fp32 graph of a run, as optimum exports a model for the task ``kind``, and the files beside it."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export.") as scratch:
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
         main_export(str(source), scratch, task=kind, do_validation=False, library_name="transformers")
         (folder / "onnx").mkdir()
         shutil.move(Path(scratch, "model.onnx"), folder / GRAPHS["fp32"])

@@ -207,8 +207,21 @@ LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_
 
 
 def edit_manifest(bundle: Path, **changes: object) -> None:
+    """Change a manifest as one would who knows the format: its own sha256 is made anew."""
+    from edge_imdb.bundle import seal
+
     path = bundle / "edge.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    record = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({**record, "sha256": seal(record)}))
+
+
+def renew_hashes(bundle: Path) -> None:
+    """Have the manifest list the files as they are now."""
+    from edge_imdb.bundle import sha256
+
+    files = json.loads((bundle / "edge.json").read_text())["files"]
+    found = {name: bundle / name for name in files if (bundle / name).is_file()}
+    edit_manifest(bundle, files={n: {"bytes": p.stat().st_size, "sha256": sha256(p)} for n, p in found.items()})
 
 
 @pytest.fixture

@@ -57,6 +57,7 @@ from .runs import (
     open_partial,
     quiet_libraries,
     setting,
+    writing,
 )
 
 TASK = "fill-mask"
@@ -109,6 +110,12 @@ def train_fill_mask(options: FillMaskOptions, say: Callable[[str], None] = lambd
     if not state.is_main_process:
         say = lambda line: None  # noqa: E731
     target = Path(options.output) / TASK
+    with writing(target, state.is_main_process):
+        _train(options, target, state, say)
+    return target
+
+
+def _train(options: FillMaskOptions, target: Path, state: PartialState, say: Callable[[str], None]) -> None:
     partial = target.with_name(f"{TASK}.partial")
     checkpoint = find_checkpoint(options, target, partial, state.num_processes, _last_checkpoint)
     bf16 = options.precision == "bf16" or (options.precision == "auto" and computes_bf16())
@@ -300,7 +307,6 @@ def train_fill_mask(options: FillMaskOptions, say: Callable[[str], None] = lambd
         if options.push_to_hub:
             say(f"uploaded to {publish_to_hub(target, options.push_to_hub)}")
     state.wait_for_everyone()
-    return target
 
 
 @dataclass

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..output import write_text
+
 
 class ProgressBar(TrainerCallback):
     """One bar for the whole run: step, time left, loss of late, accuracy on validation."""
@@ -115,7 +117,7 @@ def read_log(path: Path, until: int | None = None) -> list[dict[str, float]]:
 
 def write_log(records: list[dict[str, float]], path: Path) -> None:
     """Write a log anew, a JSON object a line."""
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    write_text(path, "".join(json.dumps(record) + "\n" for record in records))
 
 
 def draw_curves(records: list[dict[str, float]], path: Path, measure: str = "accuracy") -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import json
 import logging
 import os
 import platform
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,9 @@ import torch
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from ..errors import OutputError, UsageError
+from ..errors import EdgeImdbError, OutputError, UsageError
 from ..options import METRICS, RECORD, Options, hyperparameters
-from ..output import check_free, staging
+from ..output import check_free, discard, locked, staging, write_text
 from .energy import check_country
 from .progress import draw_curves, write_log
 
@@ -55,6 +57,7 @@ def quiet_libraries() -> None:
     # Pinned memory and lr_scheduler order: nothing that a person who trains could act on.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.")
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="mtime may not be reliable")
 
 
 def keep_memory() -> None:
@@ -74,6 +77,33 @@ def keep_memory() -> None:
 
 def has_accelerator() -> bool:
     return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
+@contextlib.contextmanager
+def writing(target: Path, main: bool) -> Iterator[None]:
+    """What the ``main`` process of a run does within: no other run writes ``target``, and a full disk is a sentence.
+
+    Raises OutputError.
+    """
+    with locked(target) if main else contextlib.nullcontext():
+        try:
+            yield
+        except EdgeImdbError:
+            raise
+        except Exception as error:
+            # PyTorch's and safetensors' writers raise their own errors, and the first doesn't say why.
+            if not _disk_is_full(target.parent, error):
+                raise
+            raise OutputError(
+                f"{target.parent} can't be written (No space left on device): make room, and --resume goes on from "
+                "the last checkpoint, if there was one."
+            ) from error
+
+
+def _disk_is_full(folder: Path, error: Exception) -> bool:
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+        return True
+    return folder.exists() and shutil.disk_usage(folder).free < 1 << 16
 
 
 def find_checkpoint(
@@ -114,10 +144,10 @@ def find_checkpoint(
 
 def open_partial(task: str, options: Options, partial: Path, world_size: int) -> None:
     """Make the folder of an unfinished run in place of what stood there."""
-    shutil.rmtree(partial, ignore_errors=True)
+    discard(partial)
     partial.mkdir(parents=True)
     record = {"task": task, "hyperparameters": hyperparameters(options), "world_size": world_size}
-    (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_text(partial / RECORD, json.dumps(record, indent=2) + "\n")
 
 
 def computes_bf16() -> bool:
@@ -189,4 +219,4 @@ def finish(
         write_log(log, folder / "log.jsonl")
         draw_curves(log, folder / "curves.png", measure)
         write_card(folder, metrics)
-    shutil.rmtree(partial, ignore_errors=True)
+    discard(partial)

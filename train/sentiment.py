@@ -45,6 +45,7 @@ from .runs import (
     open_partial,
     quiet_libraries,
     setting,
+    writing,
 )
 
 TASK = "sentiment"
@@ -70,6 +71,12 @@ def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lamb
     if not state.is_main_process:
         say = lambda line: None  # noqa: E731
     target = Path(options.output) / TASK
+    with writing(target, state.is_main_process):
+        _train(options, target, state, say)
+    return target
+
+
+def _train(options: SentimentOptions, target: Path, state: PartialState, say: Callable[[str], None]) -> None:
     partial = target.with_name(f"{TASK}.partial")
     checkpoint = find_checkpoint(options, target, partial, state.num_processes, _last_checkpoint)
 
@@ -167,7 +174,6 @@ def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lamb
         if options.push_to_hub:
             say(f"uploaded to {publish_to_hub(target, options.push_to_hub)}")
     state.wait_for_everyone()
-    return target
 
 
 class _Trainer(Trainer):

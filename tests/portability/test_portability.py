@@ -1,0 +1,152 @@
+"""The embedded bundles give the same probabilities on other CPUs, which qemu emulates, and on any number of threads.
+
+The emulators come from tests/portability/get_emulators.sh, which `make test` calls. Where they are missing, the tests
+of other CPUs skip and say so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import BAD, GOOD, OPENINGS, SUBJECTS
+
+ROOT = Path(__file__).resolve().parents[2]
+EMULATORS = ROOT / ".emulators"
+SCRIPT = Path(__file__).with_name("scores.py")
+TEXTS = 300
+# CPUs, and by how much a probability may differ from this machine's. Haswell and Skylake have AVX2 and neither AVX-512
+# nor VNNI; Nehalem has no AVX and no fused multiply-add, so sums are rounded otherwise, as on arm64.
+LIMITS = {"Haswell": 1e-5, "Skylake-Client": 1e-5, "Nehalem": 1e-3, "arm64": 1e-3}
+
+
+def make_texts() -> list[str]:
+    """Short texts of many kinds: emulation takes a quarter of a second for each ten tokens."""
+    draw = random.Random(0)
+    odd = ["naïve", "Ωmega", "映画は最高", "фильм", "🎬🍿", "!!!", "10/10", "$$$", "it's", "don't", "l'été", "#fail"]
+    texts = []
+    for number in range(TEXTS):
+        words = [
+            draw.choice(OPENINGS),
+            "the",
+            draw.choice(SUBJECTS),
+            "was",
+            draw.choice(GOOD if number % 2 else BAD),
+            draw.choice(odd),
+        ]
+        draw.shuffle(words)
+        text = " ".join(words[: draw.randint(1, 6)])
+        if number % 10 == 0:
+            text += " [MASK] " + draw.choice(SUBJECTS)
+        if number % 50 == 49:
+            text = " ".join(draw.choice(GOOD + BAD + SUBJECTS) for _ in range(60))
+        texts.append(text)
+    return texts
+
+
+def command_of(cpu: str) -> list[str] | str:
+    """How Python is run as another CPU, or why it can't be."""
+    missing = f"run tests/portability/get_emulators.sh {EMULATORS.name} python3"
+    if cpu == "arm64":
+        root = EMULATORS / "arm64"
+        if not (EMULATORS / "bin" / "qemu-aarch64").exists() or not (root / ".whole").exists():
+            return f"no arm64 root in {EMULATORS.name}: {missing}"
+        python = next((root / "usr" / "bin").glob("python3.*[0-9]"))
+        paths = f"PYTHONPATH={root / 'packages'}:{ROOT}"
+        return [str(EMULATORS / "bin" / "qemu-aarch64"), "-L", str(root), "-E", paths, str(python)]
+    if platform.machine() != "x86_64":
+        return "this machine is no x86 CPU"
+    if not (EMULATORS / "bin" / "qemu-x86_64").exists():
+        return f"no qemu-x86_64 in {EMULATORS.name}: {missing}"
+    return [str(EMULATORS / "bin" / "qemu-x86_64"), "-cpu", cpu, sys.executable]
+
+
+def start(command: list[str], texts: list[str], threads: int = 1) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [*command, str(SCRIPT), str(threads)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdin
+    process.stdin.write(json.dumps(texts))
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def finish(process: subprocess.Popen[str]) -> list[np.ndarray]:
+    out, err = process.communicate(timeout=1200)
+    assert process.returncode == 0, err[-2000:]
+    return [np.array(scores) for scores in json.loads(out)]
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    return make_texts()
+
+
+@pytest.fixture(scope="module")
+def native(texts: list[str]) -> list[np.ndarray]:
+    return finish(start([sys.executable], texts))
+
+
+def differences(some: list[np.ndarray], others: list[np.ndarray]) -> tuple[float, int]:
+    """The largest difference of a probability, and how many texts have another label."""
+    largest = max(float(np.abs(one - other).max()) for one, other in zip(some, others, strict=True))
+    return largest, sum(one[:2].argmax() != other[:2].argmax() for one, other in zip(some, others, strict=True))
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_any_number_of_threads_gives_the_same(texts: list[str], native: list[np.ndarray], threads: int) -> None:
+    largest, changed = differences(native, finish(start([sys.executable], texts, threads)))
+    print(f"{threads} threads: largest difference {largest:.1e}, {changed} labels changed")
+    assert largest < 1e-5 and not changed
+
+
+@pytest.fixture(scope="module")
+def emulated(texts: list[str]) -> Callable[[str], list[np.ndarray]]:
+    """The scores of a CPU; two emulators run at a time."""
+    waiting = [cpu for cpu in LIMITS if not isinstance(command_of(cpu), str)]
+    running: dict[str, subprocess.Popen[str]] = {}
+
+    def begin() -> None:
+        while waiting and len(running) < (os.cpu_count() or 1):
+            cpu = waiting.pop(0)
+            command = command_of(cpu)
+            assert isinstance(command, list)
+            running[cpu] = start(command, texts)
+
+    begin()
+
+    def scores(cpu: str) -> list[np.ndarray]:
+        begin()
+        found = finish(running[cpu])
+        del running[cpu]
+        begin()
+        return found
+
+    return scores
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", LIMITS)
+def test_another_cpu_gives_the_same(
+    native: list[np.ndarray], emulated: Callable[[str], list[np.ndarray]], cpu: str
+) -> None:
+    command = command_of(cpu)
+    if isinstance(command, str):
+        pytest.skip(command)
+    largest, changed = differences(native, emulated(cpu))
+    print(f"{cpu}: largest difference {largest:.1e} over {len(native)} texts, {changed} labels changed")
+    assert largest < LIMITS[cpu] and not changed
