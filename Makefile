@@ -9,8 +9,9 @@ DEV := .venv
 predict: $(RUNTIME)/.installed
 	$(RUNTIME)/bin/edge-imdb predict "great film"
 
+# Two tests at a time, so PyTorch takes one thread for each.
 test: lint typecheck emulators
-	$(DEV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(DEV)/bin/python -m pytest -n 2 --dist loadgroup
 
 soak: $(DEV)/.installed
 	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check atheris

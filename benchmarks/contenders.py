@@ -70,12 +70,12 @@ def quiet() -> None:
 
 def _ours(setting: Setting, threads: int, exact: bool = False) -> Contender:
     from edge_imdb import Sentiment
-    from edge_imdb.runtime import Loaded
 
     model = Sentiment(setting.bundle, provider="cpu", threads=threads, exact=exact)
-    loaded = Loaded("sentiment", setting.bundle, "cpu", threads, "auto")
+    # The session behind it, for the workload of token ids: a second one would count twice in its memory.
+    run = model._loaded.run
     return Contender(
-        lambda ids: int(loaded.run(ids)[0].argmax()),
+        lambda ids: int(run(ids)[0].argmax()),
         lambda text: int(model.probabilities(text).argmax()),
         model.bundle.size(model.precision) / 2**20,
     )
@@ -308,6 +308,19 @@ def random_checkpoint(folder: Path, bundle: Path, dim: int | None = None) -> Pat
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     model.save_pretrained(folder)
+    for file in TOKENIZER_FILES:
+        if (bundle / file).exists():
+            shutil.copy(bundle / file, folder)
+    return folder
+
+
+def bundle_checkpoint(folder: Path, bundle: Path) -> Path:
+    """The weights of ``bundle`` as it computes with them, in fp32, and its tokenizer. Raises ImportError."""
+    from edge_imdb.bundle import open_bundle
+    from edge_imdb.train.bundles import write_checkpoint
+
+    folder.mkdir()
+    write_checkpoint(open_bundle(bundle, "sentiment"), folder)
     for file in TOKENIZER_FILES:
         if (bundle / file).exists():
             shutil.copy(bundle / file, folder)

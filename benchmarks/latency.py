@@ -5,12 +5,12 @@ also real reviews: text in, label out, tokenising included. The contenders take 
 alike. A turn begins when the threads of the one before have gone to sleep (some spin for 200 ms, on a core that the
 next one needs), and with a run that doesn't count, for the neighbours have emptied the caches.
 
-Without --checkpoint the peers get random weights of the embedded bundle's shape, which take the same time and whose
-accuracy means nothing. Peers that aren't installed are named and left out: pip install '.[bench]'.
+The peers get the weights of our bundle, read back from int8, or with --checkpoint those that it was exported from. With
+--dim all get random weights. Peers that aren't installed are named and left out: pip install '.[bench]'.
 
   python benchmarks/latency.py
   python benchmarks/latency.py --dim 768
-  python benchmarks/latency.py --checkpoint runs/sentiment --data stanfordnlp/imdb
+  python benchmarks/latency.py --data stanfordnlp/imdb
 """
 
 from __future__ import annotations
@@ -28,7 +28,16 @@ from typing import Any
 
 import click
 import numpy as np
-from contenders import CONTENDERS, OURS, Contender, Setting, edge_bundle, open_contender, random_checkpoint
+from contenders import (
+    CONTENDERS,
+    OURS,
+    Contender,
+    Setting,
+    bundle_checkpoint,
+    edge_bundle,
+    open_contender,
+    random_checkpoint,
+)
 from machine import describe, int8_rate, peak_mib
 
 LENGTHS = (8, 32, 128, 256, 512)
@@ -69,9 +78,17 @@ def measure_all(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     from edge_imdb.bundle import find_bundle
 
     bundle = find_bundle("sentiment", options.model)[0]
-    checkpoint = options.checkpoint or random_checkpoint(scratch / "checkpoint", bundle, options.dim)
+    left_out: dict[str, str] = {}
     if options.dim:
+        checkpoint = random_checkpoint(scratch / "checkpoint", bundle, options.dim)
         bundle = edge_bundle(scratch / "bundle", checkpoint, bundle)
+    else:
+        try:
+            checkpoint = options.checkpoint or bundle_checkpoint(scratch / "checkpoint", bundle)
+        except ImportError as error:
+            # Nothing for the peers to run; ours needs none.
+            checkpoint = bundle
+            left_out = {name: f"needs {error.name}" for name in CONTENDERS if not name.startswith("edge-imdb")}
     texts, labels, test = read_data(options.data, options.reviews, bundle) if options.data else ([], [], [])
     setting = Setting(bundle, checkpoint, scratch, texts, labels)
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
@@ -81,10 +98,10 @@ def measure_all(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "model": {
             "layers": config["n_layers"],
             "width": config["dim"],
-            "weights": "trained" if options.checkpoint else "random",
+            "weights": "random" if options.dim else "trained",
         },
         "reviews": len(test),
-        "left_out": {},
+        "left_out": left_out,
         "mib": {},
         "memory_mib": {},
         "threads": {},
@@ -109,7 +126,7 @@ def measure_all(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         if large is not None:
             open_[FULL_SIZE] = open_contender(EAGER, large, threads)
             report["mib"][FULL_SIZE] = open_[FULL_SIZE].mib
-            trained = {n for n in open_ if n != FULL_SIZE and (options.checkpoint or n.startswith(("edge", "scikit")))}
+            trained = {n for n in open_ if n != FULL_SIZE and (not options.dim or n.startswith("scikit"))}
             reads = {name: contender.read for name, contender in open_.items()}
             record["real"] = measure_reviews(reads, test, threads, trained)
     if test:

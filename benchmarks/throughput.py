@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 import numpy as np
-from contenders import CONTENDERS, Setting, open_contender, random_checkpoint
+from contenders import CONTENDERS, Setting, bundle_checkpoint, open_contender
 from machine import describe
 
 PEERS = [name for name in CONTENDERS if not name.startswith("edge-imdb")]
@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="Hub id, folder or file of reviews")
     parser.add_argument("--split", default="test", help="its split")
-    parser.add_argument("--checkpoint", type=Path, help="the run of the bundle, for the peers; else random weights")
+    parser.add_argument("--checkpoint", type=Path, help="the run of the bundle, for the peers; else its own weights")
     parser.add_argument("--reviews", type=int, help="at most so many for us; default all")
     parser.add_argument("--peer-reviews", type=int, default=300, help="so many for each peer; 0 leaves them out")
     parser.add_argument("--threads", default="1,2", help="threads, separated by commas")
@@ -51,8 +51,7 @@ def main() -> None:
             answers = np.fromiter(bar, dtype=int, count=count)
         seconds = time.perf_counter() - start
         rows.append({"name": name, "threads": threads, "reviews": count, "reviews_per_second": count / seconds})
-        if name.startswith("edge-imdb") or options.checkpoint:
-            rows[-1]["accuracy"] = float((answers == labels[:count]).mean())
+        rows[-1]["accuracy"] = float((answers == labels[:count]).mean())
 
     numbers = [int(n) for n in options.threads.split(",")]
     for exact in (False, True):
@@ -66,7 +65,7 @@ def main() -> None:
         some = texts[: options.peer_reviews]
         if some:
             try:
-                checkpoint = options.checkpoint or random_checkpoint(Path(folder, "checkpoint"), bundle)
+                checkpoint = options.checkpoint or bundle_checkpoint(Path(folder, "checkpoint"), bundle)
                 setting = Setting(bundle, checkpoint, Path(folder), some[:64], [])
             except ImportError as error:
                 left_out = {name: f"needs {error.name}" for name in PEERS}
@@ -81,8 +80,8 @@ def main() -> None:
                 measure(name, threads, map(contender.read, some), len(some))
     print("| | threads | reviews | reviews a second | accuracy |\n|---|---|---|---|---|")
     for row in rows:
-        accuracy = f"{100 * row['accuracy']:.2f} %" if "accuracy" in row else ""
-        print(f"| {row['name']} | {row['threads']} | {row['reviews']} | {row['reviews_per_second']:.1f} | {accuracy} |")
+        cells = (row["threads"], row["reviews"], f"{row['reviews_per_second']:.1f}", f"{100 * row['accuracy']:.2f} %")
+        print(f"| {row['name']} | {' | '.join(map(str, cells))} |")
     for name, why in left_out.items():
         print(f"\nleft out: {name}, {why}")
     if options.json:

@@ -53,7 +53,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         click.echo(f"Error: {error}", err=True)
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        code = 130
+        _close_bars()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        # Everything is unwound; taking PyTorch down takes another second.
+        os._exit(130)
     except BrokenPipeError:
         # The reader has what it wanted, as `| head -1` does. The interpreter's own flush must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

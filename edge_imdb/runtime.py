@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import json
 import os
 import threading
@@ -19,6 +18,7 @@ from .errors import BundleError, UsageError
 from .session import choose_provider, open_session
 
 if TYPE_CHECKING:
+    import onnxruntime
     from tokenizers import Tokenizer
 
 PRECISIONS = ("auto", "int8", "fp32")
@@ -46,15 +46,19 @@ class Loaded:
             precision = first if first in self.bundle.graphs else second
         self.precision = precision
         self.tokenizer = self._read_tokenizer()
-        # The int8 graph is written for ONNX Runtime's CPU provider node by node: its optimiser would make it slower.
-        graph = self.bundle.graph(precision)
-        self._open = functools.partial(open_session, graph, provider, threads, optimise=precision != "int8")
-        with self._weights_checked(precision):
-            self.session = self._open()
+        self._provider, self._threads = provider, threads
+        self.session = self._open_session()
         # One thread needs no others, which a fork would leave behind.
         self._process = None if threads == 1 else os.getpid()
         self._lock = threading.Lock()
         self.output = self._check_graph()
+
+    def _open_session(self) -> onnxruntime.InferenceSession:
+        graph = self.bundle.graph(self.precision)
+        with self._weights_checked(self.precision):
+            # The int8 graph is written for ONNX Runtime's CPU provider node by node: its optimiser would make it
+            # slower.
+            return open_session(graph, self._provider, self._threads, optimise=self.precision != "int8")
 
     @contextlib.contextmanager
     def _weights_checked(self, precision: str) -> Iterator[None]:
@@ -151,13 +155,16 @@ class Loaded:
         return result
 
     def _reopen(self) -> None:
-        """Open the session anew in a process that was forked: its threads stayed behind in the other."""
+        """Open the session anew in a process that was forked: its threads stayed behind in the other.
+
+        Raises BundleError where the bundle was replaced or altered since.
+        """
         with self._lock:
             if self._process == os.getpid():
                 return
             # Never to be closed, for that would wait for those threads.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.session))
-            self.session = self._open()
+            self.session = self._open_session()
             self._process = os.getpid()
 
     @property

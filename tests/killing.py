@@ -6,6 +6,7 @@ everything first, and forks a child for each command.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -65,8 +66,8 @@ class Workshop:
         child = int(self._read())
         if kill_after is not None:
             time.sleep(max(0.0, start + kill_after - time.monotonic()))
-            # It is not waited for before it is killed, so its number is nobody else's.
-            os.kill(child, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # It was done before.
+                os.kill(child, signal.SIGKILL)
         status = int(self._read())
         return os.waitstatus_to_exitcode(status), time.monotonic() - start
 

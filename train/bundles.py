@@ -1,4 +1,4 @@
-"""checkpoint_of: an int8 bundle turned back into a checkpoint, so that training can start from it."""
+"""checkpoint_of, write_checkpoint: an int8 bundle turned back into a checkpoint, for training to start from."""
 
 from __future__ import annotations
 
@@ -38,9 +38,14 @@ def checkpoint_of(base: str) -> Iterator[str]:
     if "int8" not in bundle.graphs:
         raise BaseModelError(f"The bundle {base} has no int8 graph: give the run that it was exported from.")
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "config.json").write_bytes(bundle.file("config.json").read_bytes())
-        save_file(weights_of(bundle), Path(folder, "model.safetensors"), metadata={"format": "pt"})
+        write_checkpoint(bundle, Path(folder))
         yield folder
+
+
+def write_checkpoint(bundle: Bundle, folder: Path) -> None:
+    """Write the configuration and the weights of ``bundle`` to ``folder`` as transformers reads them."""
+    (folder / "config.json").write_bytes(bundle.file("config.json").read_bytes())
+    save_file(weights_of(bundle), folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def weights_of(bundle: Bundle) -> dict[str, Floats]:

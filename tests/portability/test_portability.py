@@ -19,6 +19,9 @@ import numpy as np
 import pytest
 from conftest import BAD, GOOD, OPENINGS, SUBJECTS
 
+# In one process: they share what the emulators printed.
+pytestmark = pytest.mark.xdist_group("portability")
+
 ROOT = Path(__file__).resolve().parents[2]
 EMULATORS = ROOT / ".emulators"
 SCRIPT = Path(__file__).with_name("scores.py")
