@@ -4,7 +4,7 @@
 # version that Debian has. Anything missing is said; the tests that need it then skip and say so.
 set -euo pipefail
 target=$(mkdir -p "$1" && cd "$1" && pwd)
-python=$2
+python=$(cd "$(dirname "$2")" && pwd)/$(basename "$2")
 here=$(cd "$(dirname "$0")/../.." && pwd)
 # 1.31 ends with signal 11 when it is imported under qemu 7.2.
 onnxruntime=1.27.0

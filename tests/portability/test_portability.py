@@ -26,9 +26,11 @@ ROOT = Path(__file__).resolve().parents[2]
 EMULATORS = ROOT / ".emulators"
 SCRIPT = Path(__file__).with_name("scores.py")
 TEXTS = 300
-# CPUs, and by how much a probability may differ from this machine's. Haswell and Skylake have AVX2 and neither AVX-512
-# nor VNNI; Nehalem has no AVX and no fused multiply-add, so sums are rounded otherwise, as on arm64.
-LIMITS = {"Haswell": 1e-5, "Skylake-Client": 1e-5, "Nehalem": 1e-3, "arm64": 1e-3}
+# Haswell has AVX2 and neither AVX-512 nor VNNI; Nehalem has no AVX and no fused multiply-add; qemu has no AVX-512. With
+# 7 bits no int8 product overflows anywhere, and many texts get the very same scores. In the others a sum in fp32, which
+# each CPU's kernels add up in another order, falls on the other side of a step when it is quantized.
+CPUS = ("Haswell", "Nehalem", "arm64")
+LIMIT = 1e-3
 
 
 def make_texts() -> list[str]:
@@ -120,7 +122,7 @@ def test_any_number_of_threads_gives_the_same(texts: list[str], native: list[np.
 @pytest.fixture(scope="module")
 def emulated(texts: list[str]) -> Callable[[str], list[np.ndarray]]:
     """The scores of a CPU; two emulators run at a time."""
-    waiting = [cpu for cpu in LIMITS if not isinstance(command_of(cpu), str)]
+    waiting = [cpu for cpu in CPUS if not isinstance(command_of(cpu), str)]
     running: dict[str, subprocess.Popen[str]] = {}
 
     def begin() -> None:
@@ -143,13 +145,17 @@ def emulated(texts: list[str]) -> Callable[[str], list[np.ndarray]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cpu", LIMITS)
+@pytest.mark.parametrize("cpu", CPUS)
 def test_another_cpu_gives_the_same(
     native: list[np.ndarray], emulated: Callable[[str], list[np.ndarray]], cpu: str
 ) -> None:
     command = command_of(cpu)
     if isinstance(command, str):
         pytest.skip(command)
-    largest, changed = differences(native, emulated(cpu))
-    print(f"{cpu}: largest difference {largest:.1e} over {len(native)} texts, {changed} labels changed")
-    assert largest < LIMITS[cpu] and not changed
+    found = emulated(cpu)
+    largest, changed = differences(native, found)
+    same = sum(np.abs(one - other).max() < 1e-5 for one, other in zip(native, found, strict=True))
+    print(
+        f"{cpu}: largest difference {largest:.1e}, {same} of {len(native)} texts within 1e-5, {changed} labels changed"
+    )
+    assert largest < LIMIT and not changed
