@@ -551,7 +551,7 @@ def workshop(name: str, extra: str) -> Any:
     type=click.Choice(EXPORT_TARGETS),
     default="portable",
     show_default=True,
-    help="CPU that int8 is for: portable and avx2 have weights of 7 bits, which no CPU overflows; the "
+    help="CPU that int8 is for: portable and avx2 have weights of 7 bits, whose products overflow on no CPU; the "
     "others 8 bits, a little closer to fp32, and wrong scores on an x86 CPU without VNNI; auto is this machine's.",
 )
 @click.option("--data", help="Training reviews, where they moved since the run.  [default: as the run's]")
