@@ -64,13 +64,12 @@ class Loaded:
     def _weights_checked(self, precision: str) -> Iterator[None]:
         """Hash the weights beside a graph while the session opens, and raise BundleError before it runs.
 
-        Opened they are only copied and laid out anew, whatever they hold; their size is checked before.
+        Opened they are only copied and laid out anew, whatever they hold; ``Bundle.graph`` checks their size before.
         """
         name = self.bundle.weights(precision)
         if name is None:
             yield
             return
-        self.bundle.file(name, hashed=False)
         found: list[BundleError] = []
 
         def check() -> None:

@@ -126,6 +126,12 @@ def test_a_bundle_without_int8_or_with_a_wrong_byte_is_refused(tiny_bundle: Path
         load_classifier(str(copy), ["neg", "pos"], 64, 0.1, 0.0, 0.2)
     shutil.rmtree(copy)
     shutil.copytree(tiny_bundle, copy)
+    manifest = (copy / "edge.json").read_text()
+    for wrong in ("{", "[]", "{}", '{"task": 1}'):
+        (copy / "edge.json").write_text(wrong)
+        with pytest.raises(BundleError, match=r"edge\.json is not valid"):
+            load_classifier(str(copy), ["neg", "pos"], 64, 0.1, 0.0, 0.2)
+    (copy / "edge.json").write_text(manifest)
     data = copy / "onnx" / "model_edge.onnx_data"
     data.write_bytes(data.read_bytes()[:-1] + b"\x07")
     with pytest.raises(BundleError, match="sha256"):

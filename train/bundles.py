@@ -33,7 +33,10 @@ def checkpoint_of(base: str) -> Iterator[str]:
     if not Path(base, MANIFEST).is_file():
         yield base
         return
-    task = json.loads(Path(base, MANIFEST).read_text(encoding="utf-8")).get("task", "sentiment")
+    try:
+        task = json.loads(Path(base, MANIFEST).read_text(encoding="utf-8"))["task"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        task = "sentiment"  # open_bundle says what is wrong with it.
     bundle = open_bundle(Path(base), task)
     if "int8" not in bundle.graphs:
         raise BaseModelError(f"The bundle {base} has no int8 graph: give the run that it was exported from.")
