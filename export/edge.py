@@ -8,7 +8,14 @@ It computes what the standard graph computes, with less work:
   the weighted mean of the hidden states into the values' weights, so that this layer has no keys and no values:
   ``q . (W h + b) = (q W) . h + q . b``, where ``q . b`` is the same for every position and cancels in the softmax, and
   ``sum p (V h + c) = V (sum p h) + c``.
-- Attention is ONNX Runtime's fused operator, which never holds a whole matrix of scores.
+- Attention is written out, so that it gives the same bits on any x86 CPU with AVX2: ONNX Runtime's fused operator and
+  its Softmax add up a row in another order with AVX-512, and whatever comes out of that falls now and then on the other
+  side of a step when it is quantized. Its matrix products, Exp and ReduceSum, a pass each, don't.
+- A softmax subtracts the largest score of each row, which is two passes more over all scores. Here the keys' bias takes
+  its place: ``q . (k + b)`` adds the same to a whole row of scores, whatever ``b``, and so cancels in the softmax. By
+  least squares ``b`` is set so that ``q . b`` is the largest score of a row, the other way round, as calibration texts
+  show it. Where that leaves one of them far from 0 the layer subtracts the largest. Where a text is so unlike them that
+  the sum of a row leaves the range of fp32, the graph's output is no number, which the runtime refuses.
 - Residual addition and layer norm are two operators, for the fused one of ONNX Runtime's CPU provider takes seven times
   as long as both; a session on this graph must leave its optimiser off, which would fuse them again.
 - Queries, keys and values share one quantization of their input. The embedding matrix is stored once, in int8 with a
@@ -51,6 +58,11 @@ _LEVELS = 63
 # 4, as were the two inputs of the feed-forward layers among all inputs.
 _OUTLIER = 3.0
 _WITH_OUTLIERS = ("attended", "active")
+# A row's largest score, in nats, may lie so far from 0 on calibration texts that it need not be brought there.
+_REACH = 20.0
+# fp32 holds e to the 88th: a row whose sum times this, or its inverse times this, leaves fp32 is refused, which is at
+# about 61 nats. The values that the row is multiplied by have the room up to 88.
+_HEADROOM = 1e12
 
 
 def resolve_target(target: str) -> str:
@@ -80,6 +92,7 @@ def recipe_of(task: str, target: str) -> dict[str, Any]:
         "reduce_range": TARGETS[target] < 8,
         "embeddings": {"weights": "int8", "per_row": True},
         "outliers": {"scaled_to": _OUTLIER, "of": "the median channel", "inputs": ["ffn.lin1", "ffn.lin2"]},
+        "attention": {"weights": "fp32", "order": "fixed", "largest_scores": f"within {_REACH:g} by the keys' bias"},
     }
     if task == "fill-mask":
         recipe["head"] = {"rows": "[MASK]", "activations": "uint8 of 7 bits, a scale a row", "transform": "fp32"}
@@ -99,11 +112,11 @@ def write_edge(
 
     Its weights go to a file beside it, named like ``target`` with ``_data`` at the end.
 
-    Input ``input_ids``, *shape:* ``(batch, length)``, texts of one length. Output ``logits``, *shape:* ``(batch,
-    labels)`` for sentiment; for fill-mask ``(masks, vocabulary)``, the positions that hold ``mask_id`` in the order of
-    the batch, at least one and the same number in each text. ``bits`` is the width of the int8 weights; None writes
-    everything in fp32, which is what tests compare with. ``calibration`` are texts, as token ids, that show which
-    channels are outliers; without them none is.
+    Input ``input_ids``, *shape:* ``(1, length)``, one text. Output ``logits``, *shape:* ``(1, labels)`` for sentiment;
+    for fill-mask ``(masks, vocabulary)``, the positions that hold ``mask_id``, of which there must be one.
+    ``bits`` is the width of the int8 weights; None writes everything in fp32, which is what tests compare with.
+    ``calibration`` are texts, as token ids, that show which channels are outliers and how far scores of attention
+    reach; without them no channel is one, and every layer finds its largest scores.
 
     Raises GateError where the checkpoint is no DistilBERT of ``task``, or one that this graph can't express.
     """
@@ -114,11 +127,11 @@ def write_edge(
             f"{source} is a {config.get('model_type')} with activation {config.get('activation')!r}: the int8 graph is "
             "made for a DistilBERT with gelu or relu; export without --quantize."
         )
-    graph = _Graph(weights, bits, {})
+    graph = _Graph(weights, bits)
     texts = list(calibration)
-    if bits is not None and texts:
-        exact = _build(_Graph(weights, None, {}), config, task, mask_id)
-        graph = _Graph(weights, bits, _outliers(exact, texts))
+    if texts:
+        exact = _build(_Graph(weights, None), config, task, mask_id)
+        graph = _Graph(weights, bits, *_calibrate(exact, texts, config))
     _save(_build(graph, config, task, mask_id), target)
 
 
@@ -147,28 +160,71 @@ def _build(graph: _Graph, config: dict[str, Any], task: str, mask_id: int | None
     return graph.model(*_vocabulary(graph, _layer_at(graph, last, hidden, rows, config), config))
 
 
-def _outliers(model: onnx.ModelProto, texts: list[Sequence[int]]) -> dict[str, Floats]:
-    """For each value with outlier channels what to divide its channels by, from the fp32 graph's run on ``texts``."""
+def _calibrate(
+    model: onnx.ModelProto, texts: list[Sequence[int]], config: dict[str, Any]
+) -> tuple[dict[str, Floats], dict[int, Floats]]:
+    """What the fp32 graph's run on ``texts`` shows.
+
+    For each value with outlier channels what to divide its channels by, and for each layer whose attention needn't find
+    its largest scores the bias of its keys.
+    """
+    layers = range(config["n_layers"] - 1)
     made = [name for node in model.graph.node for name in node.output]
-    names = [name for name in made if name.partition(".")[2] in _WITH_OUTLIERS and name[0].isdigit()]
+    wide = [name for name in made if name.partition(".")[2] in _WITH_OUTLIERS and name[0].isdigit()]
+    names = wide + [f"{layer}.{part}" for layer in layers for part in "qk"]
     model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     reach: dict[str, Floats] = {}
+    rows: dict[int, list[tuple[Floats, Floats]]] = {layer: [] for layer in layers}
     for ids in texts:
-        for name, value in zip(names, session.run(names, {"input_ids": np.array([ids])}), strict=True):
-            largest = np.abs(value).max(axis=(0, 1))
+        values = dict(zip(names, session.run(names, {"input_ids": np.array([ids])}), strict=True))
+        for name in wide:
+            largest = np.abs(values[name]).max(axis=(0, 1))
             reach[name] = np.maximum(reach.get(name, largest), largest)
+        for layer in layers:
+            query, key = (
+                values[f"{layer}.{part}"].reshape(len(ids), config["n_heads"], -1).swapaxes(0, 1) for part in "qk"
+            )
+            rows[layer].append((query, (query @ key.swapaxes(1, 2)).max(axis=-1)))
     scales = {name: np.maximum(1, largest / (_OUTLIER * np.median(largest))) for name, largest in reach.items()}
-    return {name: scale.astype(np.float32) for name, scale in scales.items() if scale.max() > 1}
+    outliers = {name: scale.astype(np.float32) for name, scale in scales.items() if scale.max() > 1}
+    found = {layer: _key_bias(rows[layer]) for layer in layers}
+    return outliers, {layer: bias for layer, bias in found.items() if bias is not None}
+
+
+def _key_bias(rows: list[tuple[Floats, Floats]]) -> Floats | None:
+    """The bias that brings each row's largest score nearest to 0. None where one stays further than _REACH from it.
+
+    For each text the queries, *shape:* ``(heads, length, size)``, and their largest products with a key, ``(heads,
+    length)``. Returns *shape:* ``(heads * size,)``.
+    """
+    queries, largest = (np.concatenate(part, axis=1).astype(np.float64) for part in zip(*rows, strict=True))
+    size = queries.shape[-1]
+    biases = []
+    for query, product in zip(queries, largest, strict=True):
+        bias = np.linalg.lstsq(query, -product, rcond=None)[0]
+        if np.abs(query @ bias + product).max() * size**-0.5 > _REACH:
+            return None
+        biases.append(bias)
+    return np.concatenate(biases).astype(np.float32)
 
 
 class _Graph:
     """Nodes and weights as they are added; each method returns the name of what it made."""
 
-    def __init__(self, checkpoint: dict[str, Floats], bits: int | None, outliers: dict[str, Floats]) -> None:
+    def __init__(
+        self,
+        checkpoint: dict[str, Floats],
+        bits: int | None,
+        outliers: dict[str, Floats] | None = None,
+        key_biases: dict[int, Floats] | None = None,
+    ) -> None:
         self._checkpoint = checkpoint
         self.bits = bits
-        self._outliers = outliers
+        self._outliers = outliers or {}
+        self.key_biases = key_biases or {}
+        # Sums of rows of attention that may leave the range of fp32, and their inverses.
+        self.watched: list[str] = []
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
         self._quantized: dict[str, list[str]] = {}
@@ -245,9 +301,9 @@ class _Graph:
         rows, scale = quantize_rows(matrix)
         return [self.constant(f"{name}.int8", rows), self.constant(f"{name}.scale", scale)]
 
-    def model(self, rows: str, columns: int) -> onnx.ModelProto:
-        """The graph so far, from ``input_ids`` to ``logits`` with so many columns."""
-        ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "length"])
+    def model(self, rows: str | int, columns: int) -> onnx.ModelProto:
+        """The graph so far, from ``input_ids`` to ``logits`` of this shape."""
+        ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, [1, "length"])
         output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [rows, columns])
         return helper.make_model(
             helper.make_graph(self._nodes, "edge", [ids], [output], list(self._constants.values())),
@@ -267,7 +323,7 @@ def quantize_rows(matrix: Floats, bits: int = 8) -> tuple[NDArray[np.int8], Floa
 
 
 def _embeddings(graph: _Graph) -> str:
-    """*Shape:* ``(batch, length)`` to ``(batch, length, width)``."""
+    """*Shape:* ``(1, length)`` to ``(1, length, width)``."""
     length = graph.node("Shape", ["input_ids"], "length", start=1, end=2)
     first = [graph.constant("zero", np.array([0])), length, graph.constant("axis_0", np.array([0]))]
     found = []
@@ -282,15 +338,70 @@ def _embeddings(graph: _Graph) -> str:
 
 
 def _layer(graph: _Graph, number: int, hidden: str, config: dict[str, Any]) -> str:
-    """A whole layer. *Shape:* ``(batch, length, width)`` to the same."""
+    """A whole layer. *Shape:* ``(1, length, width)`` to the same."""
     name = f"distilbert.transformer.layer.{number}"
-    parts = [graph.linear(hidden, f"{name}.attention.{part}_lin", f"{number}.{part}") for part in "qkv"]
-    context = graph.node("MultiHeadAttention", parts, f"{number}.context", contrib=True, num_heads=config["n_heads"])
+    bias = graph.key_biases.get(number)
+    keys = graph.weight(f"{name}.attention.k_lin.weight").T
+    query = graph.linear(hidden, f"{name}.attention.q_lin", f"{number}.q")
+    key = graph.matmul(hidden, f"{name}.attention.k_lin", keys, bias, f"{number}.k")
+    value = graph.linear(hidden, f"{name}.attention.v_lin", f"{number}.v")
+    context = _attention(graph, number, [query, key, value], config, near_zero=bias is not None)
     return _after_attention(graph, number, context, hidden, config)
 
 
+def _attention(graph: _Graph, number: int, parts: list[str], config: dict[str, Any], *, near_zero: bool) -> str:
+    """Of queries, keys and values. *Shape:* three times ``(1, length, width)`` to the same.
+
+    ``near_zero`` says that scores may go into Exp as they are.
+    """
+    heads, width = config["n_heads"], config["dim"]
+    size = width // heads
+    shape = graph.constant("by_head", np.array([-1, heads, size]))
+    query, key, value = (graph.node("Reshape", [part, shape], f"{part}.heads") for part in parts)
+    # Strided through the heads, so nothing is copied.
+    scores = graph.node(
+        "FusedMatMul",
+        [query, key],
+        f"{number}.scores",
+        contrib=True,
+        transBatchA=1,
+        transBatchB=1,
+        transB=1,
+        alpha=size**-0.5,
+    )
+    shares, total = _exponentials(graph, number, scores, near_zero=near_zero)
+    inverse = graph.node("Div", [graph.constant("unity", np.float32(1)), total], f"{number}.inverse")
+    if near_zero:
+        graph.watched += [total, inverse]
+    mixed = graph.node("FusedMatMul", [shares, value], f"{number}.mixed", contrib=True, transBatchB=1)
+    mixed = graph.node("Mul", [mixed, inverse], f"{number}.weighted")
+    mixed = graph.node("Transpose", [mixed], f"{number}.joined", perm=[1, 0, 2])
+    return graph.node("Reshape", [mixed, graph.constant("flat", np.array([1, -1, width]))], f"{number}.context")
+
+
+def _exponentials(graph: _Graph, number: int, scores: str, *, near_zero: bool) -> list[str]:
+    """A softmax but for its division. *Shape:* ``(..., length)`` to the same, and ``(..., 1)``, the sum of each row."""
+    last = graph.constant("last_axis", np.array([-1]))
+    if not near_zero:
+        largest = graph.node("ReduceMax", [scores, last], f"{number}.largest", keepdims=1)
+        scores = graph.node("Sub", [scores, largest], f"{number}.scores.below")
+    shares = graph.node("Exp", [scores], f"{number}.shares")
+    return [shares, graph.node("ReduceSum", [shares, last], f"{number}.total", keepdims=1)]
+
+
+def _guarded(graph: _Graph, value: str, output: str) -> str:
+    """``value``, or no number where the sum of a row of attention left the range of fp32."""
+    if not graph.watched:
+        return graph.node("Identity", [value], output)
+    total = graph.node("ReduceSum", [graph.node("Sum", graph.watched, "watched")], "watched.total", keepdims=0)
+    wide = graph.node("Mul", [total, graph.constant("headroom", np.float32(_HEADROOM))], "watched.wide")
+    # 0, or, of an infinite one, no number.
+    nothing = graph.node("Sub", [wide, wide], "watched.nothing")
+    return graph.node("Add", [value, nothing], output)
+
+
 def _layer_at(graph: _Graph, number: int, hidden: str, rows: str, config: dict[str, Any]) -> str:
-    """A layer at some rows of ``hidden`` alone, without keys and values. *Shape:* ``(batch, rows, width)``."""
+    """A layer at some rows of ``hidden`` alone, without keys and values. *Shape:* ``(1, rows, width)``."""
     name = f"distilbert.transformer.layer.{number}.attention"
     heads, width = config["n_heads"], config["dim"]
     size = width // heads
@@ -307,15 +418,15 @@ def _layer_at(graph: _Graph, number: int, hidden: str, rows: str, config: dict[s
     )
     query = graph.node("Unsqueeze", [query, graph.constant("axis_2", np.array([2]))], f"{number}.query.wide")
     query = graph.node("Mul", [query, parts], f"{number}.query.apart")
-    query = graph.node("Reshape", [query, graph.constant("flat", np.array([0, -1, width]))], f"{number}.query.heads")
-    # (batch, rows * heads, width): what each head of each row looks for among the hidden states themselves.
+    query = graph.node("Reshape", [query, graph.constant("flat", np.array([1, -1, width]))], f"{number}.query.heads")
+    # (1, rows * heads, width): what each head of each row looks for among the hidden states themselves.
     sought = graph.matmul(query, f"{name}.k_lin", graph.weight(f"{name}.k_lin.weight"), None, f"{number}.sought")
     scores = graph.node("FusedMatMul", [sought, hidden], f"{number}.scores", contrib=True, transB=1)
-    shares = graph.node("Softmax", [scores], f"{number}.shares", axis=-1)
-    mean = graph.node("MatMul", [shares, hidden], f"{number}.mean")
+    shares, total = _exponentials(graph, number, scores, near_zero=False)
+    mean = graph.node("Div", [graph.node("MatMul", [shares, hidden], f"{number}.mixed"), total], f"{number}.mean")
     value = graph.matmul(mean, f"{name}.v_lin", graph.weight(f"{name}.v_lin.weight").T, None, f"{number}.value")
     value = graph.node(
-        "Reshape", [value, graph.constant("by_head", np.array([0, -1, heads, width]))], f"{number}.value.heads"
+        "Reshape", [value, graph.constant("rows_by_head", np.array([1, -1, heads, width]))], f"{number}.value.heads"
     )
     value = graph.node("Mul", [value, parts], f"{number}.value.apart")
     value = graph.node("ReduceSum", [value, "axis_2"], f"{number}.value.joined", keepdims=0)
@@ -334,31 +445,30 @@ def _after_attention(graph: _Graph, number: int, context: str, residual: str, co
     return graph.add_norm(inner, attended, f"{name}.output_layer_norm", f"{number}.hidden")
 
 
-def _classifier(graph: _Graph, rows: str) -> tuple[str, int]:
-    """*Shape:* ``(batch, 1, width)`` to ``(batch, labels)``. In fp32: it is a row a text."""
+def _classifier(graph: _Graph, rows: str) -> tuple[int, int]:
+    """*Shape:* ``(1, 1, width)`` to ``(1, labels)``. In fp32: it is a row a text."""
     value = graph.node("Squeeze", [rows, graph.constant("axis_1", np.array([1]))], "first")
-    for name, output in (("pre_classifier", "pooled"), ("classifier", "logits")):
+    for name, output in (("pre_classifier", "pooled"), ("classifier", "classes")):
         matrix = graph.constant(name, graph.weight(f"{name}.weight"))
         bias = graph.constant(f"{name}.bias", graph.weight(f"{name}.bias"))
         value = graph.node("Gemm", [value, matrix, bias], output, transB=1)
         if name == "pre_classifier":
             value = graph.node("Relu", [value], "pooled.active")
-    return "batch", len(graph.weight("classifier.bias"))
+    _guarded(graph, value, "logits")
+    return 1, len(graph.weight("classifier.bias"))
 
 
 def _mask_rows(graph: _Graph, hidden: str, mask_id: int, config: dict[str, Any]) -> str:
-    """The hidden states at ``[MASK]``. *Shape:* ``(batch, length, width)`` to ``(batch, masks a text, width)``."""
+    """The hidden states at ``[MASK]``. *Shape:* ``(1, length, width)`` to ``(1, masks, width)``."""
     found = graph.node("Equal", ["input_ids", graph.constant("mask_id", np.int64(mask_id))], "is_mask")
     places = graph.node("NonZero", [found], "mask_places")
     places = graph.node("Transpose", [places], "mask_index", perm=[1, 0])
     rows = graph.node("GatherND", [hidden, places], "mask_states")
-    batch = graph.node("Shape", ["input_ids"], "batch", start=0, end=1)
-    shape = graph.node("Concat", [batch, graph.constant("each", np.array([-1, config["dim"]]))], "mask_shape", axis=0)
-    return graph.node("Reshape", [rows, shape], "mask_rows")
+    return graph.node("Reshape", [rows, graph.constant("flat", np.array([1, -1, config["dim"]]))], "mask_rows")
 
 
 def _vocabulary(graph: _Graph, rows: str, config: dict[str, Any]) -> tuple[str, int]:
-    """The masked-LM head. *Shape:* ``(batch, masks a text, width)`` to ``(masks, vocabulary)``."""
+    """The masked-LM head. *Shape:* ``(1, masks, width)`` to ``(masks, vocabulary)``."""
     inner = graph.node("Reshape", [rows, graph.constant("rows", np.array([-1, config["dim"]]))], "head_rows")
     # In fp32, for these rows are few.
     matrix = graph.constant("vocab_transform", graph.weight("vocab_transform.weight"))
@@ -370,12 +480,13 @@ def _vocabulary(graph: _Graph, rows: str, config: dict[str, Any]) -> tuple[str, 
     bias = graph.constant("vocab_projector.bias", graph.weight("vocab_projector.bias"))
     size = len(graph.weight("vocab_projector.bias"))
     if graph.bits is None:
-        graph.node("Gemm", [inner, words[0], bias], "logits", transB=1)
+        _guarded(graph, graph.node("Gemm", [inner, words[0], bias], "words", transB=1), "logits")
         return "masks", size
     # Each row to whole numbers from 1 to 127 with a scale of its own, so that no row depends on the others.
     largest = graph.node("Abs", [inner], "normed.abs")
     largest = graph.node("ReduceMax", [largest, graph.constant("last_axis", np.array([-1]))], "normed.max", keepdims=1)
-    largest = graph.node("Max", [largest, graph.constant("tiny", np.float32(1e-12))], "row_largest")
+    largest = graph.node("Max", [largest, graph.constant("tiny", np.float32(1e-12))], "row_reach")
+    largest = _guarded(graph, largest, "row_largest")
     unit = graph.node("Div", [inner, largest], "unit")
     step = graph.constant("step", np.float32(1 / _LEVELS))
     middle = graph.constant("middle", np.uint8(_LEVELS + 1))

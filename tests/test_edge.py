@@ -30,20 +30,30 @@ def open_graph(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
+def operators(path: Path) -> list[str]:
+    return [node.op_type for node in onnx.load(path, load_external_data=False).graph.node]
+
+
 def random_ids(words: int) -> list[np.ndarray]:
-    """Batches of 1 to 4 texts of 3 to 64 tokens."""
+    """Texts of 3 to 64 tokens."""
     draw = np.random.default_rng(0)
-    return [draw.integers(5, words, size=(draw.integers(1, 5), draw.integers(3, 65))) for _ in range(30)]
+    return [draw.integers(5, words, size=(1, draw.integers(3, 65))) for _ in range(30)]
 
 
 # --- exact rewrites
 
 
-def test_sentiment_logits_are_pytorchs(tiny_run: Path, tmp_path: Path) -> None:
+# Without calibration texts each layer finds the largest scores, with them a bias of the keys takes their place.
+CALIBRATIONS = pytest.mark.parametrize("calibration", [[], [[2, MASK, *range(5, 45), 3], [2, 9, MASK, 3]] * 8])
+
+
+@CALIBRATIONS
+def test_sentiment_logits_are_pytorchs(tiny_run: Path, tmp_path: Path, calibration: list[list[int]]) -> None:
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    write_edge(tiny_run, tmp_path / "edge.onnx", "sentiment", bits=None)
+    write_edge(tiny_run, tmp_path / "edge.onnx", "sentiment", bits=None, calibration=calibration)
+    assert operators(tmp_path / "edge.onnx").count("ReduceMax") == (1 if calibration else 2)
     edge = open_graph(tmp_path / "edge.onnx")
     model = AutoModelForSequenceClassification.from_pretrained(tiny_run).eval()
     for ids in random_ids(model.config.vocab_size):
@@ -52,22 +62,24 @@ def test_sentiment_logits_are_pytorchs(tiny_run: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(edge.run(None, {"input_ids": ids})[0], expected, atol=2e-5)
 
 
-def test_fill_mask_logits_are_pytorchs_at_the_masks(fill_run: Path, tmp_path: Path) -> None:
+@CALIBRATIONS
+def test_fill_mask_logits_are_pytorchs_at_the_masks(
+    fill_run: Path, tmp_path: Path, calibration: list[list[int]]
+) -> None:
     import torch
     from transformers import AutoModelForMaskedLM
 
-    write_edge(fill_run, tmp_path / "edge.onnx", "fill-mask", mask_id=MASK, bits=None)
+    write_edge(fill_run, tmp_path / "edge.onnx", "fill-mask", mask_id=MASK, bits=None, calibration=calibration)
     edge = open_graph(tmp_path / "edge.onnx")
     model = AutoModelForMaskedLM.from_pretrained(fill_run).eval()
     draw = np.random.default_rng(1)
     for ids in random_ids(model.config.vocab_size):
         masks = draw.integers(1, min(6, ids.shape[1]))
-        for row in ids:
-            row[draw.choice(len(row), masks, replace=False)] = MASK
+        ids[0, draw.choice(ids.shape[1], masks, replace=False)] = MASK
         with torch.no_grad():
             expected = model(torch.from_numpy(ids)).logits.numpy()[ids == MASK]
         got = edge.run(None, {"input_ids": ids})[0]
-        assert got.shape == (masks * len(ids), model.config.vocab_size)
+        assert got.shape == (masks, model.config.vocab_size)
         np.testing.assert_allclose(got, expected, atol=5e-5)
 
 
@@ -81,6 +93,60 @@ def test_the_last_layer_has_no_keys_and_values_of_its_own(tiny_bundle: Path) -> 
     config = json.loads((tiny_bundle / "config.json").read_text())
     shapes = [value.shape for value in session.run(["1.sought", "1.value"], {"input_ids": np.full((1, 60), 9)})]
     assert shapes == [(1, config["n_heads"], config["dim"])] * 2
+
+
+def test_several_texts_at_once_are_refused(tiny_bundle: Path) -> None:
+    """Its attention would take them for one."""
+    session = open_graph(tiny_bundle / "onnx" / "model_edge.onnx")
+    with pytest.raises(Exception, match="invalid dimensions"):
+        session.run(None, {"input_ids": np.full((2, 9), 9)})
+
+
+def with_scaled_queries(run: Path, target: Path, factor: float) -> Path:
+    """The run with scores of attention so many times as far from 0."""
+    target.mkdir()
+    shutil.copy(run / "config.json", target)
+    checkpoint = load_file(run / "model.safetensors")
+    checkpoint["distilbert.transformer.layer.0.attention.q_lin.weight"] *= factor
+    save_file(checkpoint, target / "model.safetensors")
+    return target
+
+
+def test_scores_that_reach_far_keep_their_largest_subtracted(tiny_run: Path, tmp_path: Path) -> None:
+    texts = [ids[0].tolist() for ids in random_ids(40)]
+    far = with_scaled_queries(tiny_run, tmp_path / "far", 3e4)
+    write_edge(far, tmp_path / "far.onnx", "sentiment", calibration=texts)
+    assert operators(tmp_path / "far.onnx").count("ReduceMax") == 2
+    session = open_graph(tmp_path / "far.onnx")
+    assert all(np.isfinite(session.run(None, {"input_ids": np.array([ids])})[0]).all() for ids in texts)
+
+
+@pytest.mark.parametrize("product", [100.0, -100.0])
+@pytest.mark.parametrize(("task", "run"), [("sentiment", "tiny_run"), ("fill-mask", "fill_run")])
+def test_a_row_out_of_range_gives_no_number(
+    task: str, run: str, product: float, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never a wrong score: as where a text is unlike those that the export calibrated on."""
+    from edge_imdb.export import edge
+
+    checkpoint = request.getfixturevalue(run)
+    text = [2, 9, 11, MASK, 13, 3]
+
+    def far(rows: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        # One whose product with a query of each head is so many nats.
+        queries = rows[0][0][:, 0]
+        size = queries.shape[1]
+        return (product * size**0.5 * queries / (queries**2).sum(axis=1, keepdims=True)).ravel().astype(np.float32)
+
+    near = edge._key_bias
+    for bits in (7, None):
+        graph = tmp_path / f"{bits}.onnx"
+        for bias, finite in ((near, True), (far, False)):
+            monkeypatch.setattr(edge, "_key_bias", bias)
+            write_edge(checkpoint, graph, task, mask_id=MASK, bits=bits, calibration=[text])
+            logits = open_graph(graph).run(None, {"input_ids": np.array([text])})[0]
+            assert np.isfinite(logits).all() == finite, (bits, logits)
+            assert finite or np.isnan(logits).any()
 
 
 # --- quantization

@@ -35,7 +35,7 @@ def test_weights_come_back_within_a_step(task: str, run: str, bundle: str, reque
     outliers = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer if t.name.endswith(".outliers")}
     assert set(before) <= set(after)
     for name, value in before.items():
-        if name == "distilbert.transformer.layer.1.attention.k_lin.bias":
+        if name.endswith("k_lin.bias"):
             assert not after[name].any()
             continue
         assert after[name].shape == value.shape

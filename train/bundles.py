@@ -55,7 +55,7 @@ def weights_of(bundle: Bundle) -> dict[str, Floats]:
     """The weights of a DistilBERT by their names in transformers, read from the int8 graph of ``bundle``.
 
     They are what the graph computes with, so within half a step of 7 or 8 bits of those that were exported. The keys'
-    bias of the last layer, which the graph leaves out because it cancels in the softmax, is 0.
+    bias, which cancels in the softmax, is 0: the graph has none, or one of its own.
     """
     graph = bundle.graph("int8")
     name = bundle.weights("int8")
@@ -98,14 +98,14 @@ def _weights(constants: dict[str, NDArray[Any]], config: dict[str, Any]) -> dict
             ("ffn.lin2", f"{number}.active.outliers"),
         ):
             found[f"{layer}.{part}.weight"] = dense(f"{layer}.{part}", divisor)
-            if number < last or part != "attention.k_lin":
+            if part != "attention.k_lin":
                 found[f"{layer}.{part}.bias"] = constants[f"{layer}.{part}.bias"]
+        found[f"{layer}.attention.k_lin.bias"] = np.zeros(config["dim"], dtype=np.float32)
     # The last layer's queries carry the attention's scale, and its keys' weights multiply queries, not hidden states.
     layer = f"{_LAYER}.{last}.attention"
     for part in ("weight", "bias"):
         found[f"{layer}.q_lin.{part}"] = found[f"{layer}.q_lin.{part}"] * np.float32(size**0.5)
     found[f"{layer}.k_lin.weight"] = np.ascontiguousarray(found[f"{layer}.k_lin.weight"].T)
-    found[f"{layer}.k_lin.bias"] = np.zeros(config["dim"], dtype=np.float32)
     if "classifier" in constants:
         heads = ["pre_classifier", "classifier"]
     else:
