@@ -85,7 +85,8 @@ def build(folder: Path, dim: int, layers: int) -> dict[str, Path]:
         quantize(standard, paths[CONTENDERS[0]])
         quantize(folder / "untied.onnx", paths[CONTENDERS[1]])
         model.save_pretrained(folder / "checkpoint")
-        write_edge(folder / "checkpoint", paths[CONTENDERS[2]], "fill-mask", mask_id=MASK_ID)
+        texts = [[101, *range(2000, 2100), MASK_ID, 102]]
+        write_edge(folder / "checkpoint", paths[CONTENDERS[2]], "fill-mask", mask_id=MASK_ID, calibration=texts)
     return paths
 
 

@@ -150,7 +150,10 @@ class Loaded:
                 "export the bundle again."
             ) from error
         if not np.isfinite(result).all():
-            raise BundleError(f"The graph of {self.bundle.path} gives logits that are no numbers: export it again.")
+            raise BundleError(
+                f"The graph of {self.bundle.path} gives logits that are no numbers for this text: export it again, "
+                "from reviews that are like it."
+            )
         return result
 
     def _reopen(self) -> None:

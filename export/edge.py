@@ -8,14 +8,14 @@ It computes what the standard graph computes, with less work:
   the weighted mean of the hidden states into the values' weights, so that this layer has no keys and no values:
   ``q . (W h + b) = (q W) . h + q . b``, where ``q . b`` is the same for every position and cancels in the softmax, and
   ``sum p (V h + c) = V (sum p h) + c``.
-- Attention is written out, so that it gives the same bits on any x86 CPU with AVX2: ONNX Runtime's fused operator and
-  its Softmax add up a row in another order with AVX-512, and whatever comes out of that falls now and then on the other
-  side of a step when it is quantized. Its matrix products, Exp and ReduceSum, a pass each, don't.
-- A softmax subtracts the largest score of each row, which is two passes more over all scores. Here the keys' bias takes
-  its place: ``q . (k + b)`` adds the same to a whole row of scores, whatever ``b``, and so cancels in the softmax. By
-  least squares ``b`` is set so that ``q . b`` is the largest score of a row, the other way round, as calibration texts
-  show it. Where that leaves one of them far from 0 the layer subtracts the largest. Where a text is so unlike them that
-  the sum of a row leaves the range of fp32, the graph's output is no number, which the runtime refuses.
+- Attention is written out, so that it gives the same bits on any x86 CPU with AVX2. ONNX Runtime's fused operator and
+  its Softmax add up a row in another order with AVX-512 than with AVX2, and what comes of that falls now and then on
+  the other side of a step when it is quantized. Its matrix products, Exp and ReduceSum give the same bits on both.
+- A softmax subtracts the largest score of each row, which takes two more passes over all scores. Here a bias of the
+  keys does its work: in ``q . (k + b)`` any ``b`` adds the same to a whole row of scores, which cancels. So ``b`` is
+  what brings the largest scores of calibration texts nearest to 0, by least squares. Where one of them stays far from
+  0, the layer subtracts the largest after all. Should a text be so unlike those that the sum of a row leaves fp32's
+  range, the graph gives no number, and the runtime refuses that.
 - Residual addition and layer norm are two operators, for the fused one of ONNX Runtime's CPU provider takes seven times
   as long as both; a session on this graph must leave its optimiser off, which would fuse them again.
 - Queries, keys and values share one quantization of their input. The embedding matrix is stored once, in int8 with a

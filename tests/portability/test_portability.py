@@ -52,7 +52,7 @@ def make_texts() -> list[str]:
         if number % 10 == 0:
             text += " [MASK] " + draw.choice(SUBJECTS)
         if number % 50 == 49:
-            text = " ".join(draw.choice(GOOD + BAD + SUBJECTS) for _ in range(60))
+            text = " ".join(draw.choice(GOOD + BAD + SUBJECTS) for _ in range(250 if number + 1 == TEXTS else 60))
         texts.append(text)
     return texts
 
