@@ -60,13 +60,19 @@ def test_training_survives_kills(
 ) -> None:
     """Half of the runs begin in an empty folder and are resumed; half replace a finished run and begin anew."""
     whole = tmp_path / "whole"
-    undisturbed, seconds = workshop.run(training(task, tiny_bert, few_reviews, whole))
+    undisturbed, first = workshop.run(training(task, tiny_bert, few_reviews, whole))
     assert undisturbed == 0, workshop.said
     expected = weights(whole / task)
     other = tmp_path / "other"
-    assert workshop.run(training(task, tiny_bert, few_reviews, other, seed=1))[0] == 0
+    code, second = workshop.run(training(task, tiny_bert, few_reviews, other, seed=1))
+    assert code == 0, workshop.said
+    # The first finds nothing in the caches and may take longer.
+    seconds = min(first, second)
     draw, killed, resumed = random.Random(0), 0, 0
-    for number in range(KILLS):
+    # 30 moments, and more where none of them fell between the first checkpoint and the end.
+    for number in range(3 * KILLS):
+        if number >= KILLS and resumed:
+            break
         runs = tmp_path / f"runs-{number}"
         replaced = number % 2 == 1
         if replaced:
@@ -91,7 +97,7 @@ def test_training_survives_kills(
             check_run(run)
             assert weights(run) == expected
         assert not leftovers(runs, {task}), "a run that ended in peace leaves nothing else"
-    print(f"{task}: {killed} of {KILLS} killed within {seconds:.1f} s, {resumed} resumed")
+    print(f"{task}: {killed} of {number} killed within {seconds:.1f} s, {resumed} resumed")
     assert killed > KILLS / 2 and resumed > 0
 
 
