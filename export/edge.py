@@ -113,7 +113,7 @@ def write_edge(
     Its weights go to a file beside it, named like ``target`` with ``_data`` at the end.
 
     Input ``input_ids``, *shape:* ``(1, length)``, one text. Output ``logits``, *shape:* ``(1, labels)`` for sentiment;
-    for fill-mask ``(masks, vocabulary)``, the positions that hold ``mask_id``, of which there must be one.
+    for fill-mask ``(masks, vocabulary)``, the positions that hold ``mask_id``, at least one.
     ``bits`` is the width of the int8 weights; None writes everything in fp32, which is what tests compare with.
     ``calibration`` are texts, as token ids, that show which channels are outliers and how far scores of attention
     reach; without them no channel is one, and every layer finds its largest scores.
@@ -171,7 +171,7 @@ def _calibrate(
     layers = range(config["n_layers"] - 1)
     made = [name for node in model.graph.node for name in node.output]
     wide = [name for name in made if name.partition(".")[2] in _WITH_OUTLIERS and name[0].isdigit()]
-    names = wide + [f"{layer}.{part}" for layer in layers for part in "qk"]
+    names = wide + [f"{layer}.{part}" for layer in layers for part in ("q.heads", "largest")]
     model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     reach: dict[str, Floats] = {}
@@ -182,10 +182,7 @@ def _calibrate(
             largest = np.abs(values[name]).max(axis=(0, 1))
             reach[name] = np.maximum(reach.get(name, largest), largest)
         for layer in layers:
-            query, key = (
-                values[f"{layer}.{part}"].reshape(len(ids), config["n_heads"], -1).swapaxes(0, 1) for part in "qk"
-            )
-            rows[layer].append((query, (query @ key.swapaxes(1, 2)).max(axis=-1)))
+            rows[layer].append((values[f"{layer}.q.heads"].swapaxes(0, 1), values[f"{layer}.largest"][..., 0]))
     scales = {name: np.maximum(1, largest / (_OUTLIER * np.median(largest))) for name, largest in reach.items()}
     outliers = {name: scale.astype(np.float32) for name, scale in scales.items() if scale.max() > 1}
     found = {layer: _key_bias(rows[layer]) for layer in layers}
@@ -195,15 +192,14 @@ def _calibrate(
 def _key_bias(rows: list[tuple[Floats, Floats]]) -> Floats | None:
     """The bias that brings each row's largest score nearest to 0. None where one stays further than _REACH from it.
 
-    For each text the queries, *shape:* ``(heads, length, size)``, and their largest products with a key, ``(heads,
-    length)``. Returns *shape:* ``(heads * size,)``.
+    For each text the queries, *shape:* ``(heads, length, size)``, and their largest scores, ``(heads, length)``, in
+    nats. Returns *shape:* ``(heads * size,)``.
     """
     queries, largest = (np.concatenate(part, axis=1).astype(np.float64) for part in zip(*rows, strict=True))
-    size = queries.shape[-1]
     biases = []
-    for query, product in zip(queries, largest, strict=True):
-        bias = np.linalg.lstsq(query, -product, rcond=None)[0]
-        if np.abs(query @ bias + product).max() * size**-0.5 > _REACH:
+    for query, score in zip(queries * queries.shape[-1] ** -0.5, largest, strict=True):
+        bias = np.linalg.lstsq(query, -score, rcond=None)[0]
+        if np.abs(query @ bias + score).max() > _REACH:
             return None
         biases.append(bias)
     return np.concatenate(biases).astype(np.float32)
@@ -379,14 +375,14 @@ def _attention(graph: _Graph, number: int, parts: list[str], config: dict[str, A
     return graph.node("Reshape", [mixed, graph.constant("flat", np.array([1, -1, width]))], f"{number}.context")
 
 
-def _exponentials(graph: _Graph, number: int, scores: str, *, near_zero: bool) -> list[str]:
+def _exponentials(graph: _Graph, number: int, scores: str, *, near_zero: bool) -> tuple[str, str]:
     """A softmax but for its division. *Shape:* ``(..., length)`` to the same, and ``(..., 1)``, the sum of each row."""
     last = graph.constant("last_axis", np.array([-1]))
     if not near_zero:
         largest = graph.node("ReduceMax", [scores, last], f"{number}.largest", keepdims=1)
         scores = graph.node("Sub", [scores, largest], f"{number}.scores.below")
     shares = graph.node("Exp", [scores], f"{number}.shares")
-    return [shares, graph.node("ReduceSum", [shares, last], f"{number}.total", keepdims=1)]
+    return shares, graph.node("ReduceSum", [shares, last], f"{number}.total", keepdims=1)
 
 
 def _guarded(graph: _Graph, value: str, output: str) -> str:

@@ -102,19 +102,19 @@ def test_several_texts_at_once_are_refused(tiny_bundle: Path) -> None:
         session.run(None, {"input_ids": np.full((2, 9), 9)})
 
 
-def with_scaled_queries(run: Path, target: Path, factor: float) -> Path:
-    """The run with scores of attention so many times as far from 0."""
+def with_weights(run: Path, checkpoint: dict[str, np.ndarray], target: Path) -> Path:
+    """The run with other weights."""
     target.mkdir()
     shutil.copy(run / "config.json", target)
-    checkpoint = load_file(run / "model.safetensors")
-    checkpoint["distilbert.transformer.layer.0.attention.q_lin.weight"] *= factor
     save_file(checkpoint, target / "model.safetensors")
     return target
 
 
 def test_scores_that_reach_far_keep_their_largest_subtracted(tiny_run: Path, tmp_path: Path) -> None:
     texts = [ids[0].tolist() for ids in random_ids(40)]
-    far = with_scaled_queries(tiny_run, tmp_path / "far", 3e4)
+    checkpoint = load_file(tiny_run / "model.safetensors")
+    checkpoint["distilbert.transformer.layer.0.attention.q_lin.weight"] *= 3e4
+    far = with_weights(tiny_run, checkpoint, tmp_path / "far")
     write_edge(far, tmp_path / "far.onnx", "sentiment", calibration=texts)
     assert operators(tmp_path / "far.onnx").count("ReduceMax") == 2
     session = open_graph(tmp_path / "far.onnx")
@@ -177,13 +177,10 @@ def test_weights_have_the_bits_of_their_target(tiny_run: Path, tmp_path: Path, t
 def test_outlier_channels_are_brought_in_without_changing_the_function(tiny_run: Path, tmp_path: Path) -> None:
     """A neuron whose output reaches far, and whose weights are small, costs int8 next to nothing."""
     checkpoint = load_file(tiny_run / "model.safetensors")
-    wild = tmp_path / "wild"
-    wild.mkdir()
-    shutil.copy(tiny_run / "config.json", wild)
     name = "distilbert.transformer.layer.0.ffn."
     checkpoint[f"{name}lin1.bias"][3] += 60
     checkpoint[f"{name}lin2.weight"][:, 3] /= 50
-    save_file(checkpoint, wild / "model.safetensors")
+    wild = with_weights(tiny_run, checkpoint, tmp_path / "wild")
     texts = [ids[0].tolist() for ids in random_ids(40)]
     errors = {}
     write_edge(wild, tmp_path / "fp32.onnx", "sentiment", bits=None)
