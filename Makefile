@@ -1,28 +1,43 @@
 # make predict: the runtime alone, and one prediction. make test: everything the tests need, and all of them.
-# make soak: ten minutes of fuzzing and 50,000 reviews, which the tests leave out.
+# make soak: ten minutes of fuzzing, 50,000 reviews and 50,000 requests, which the tests leave out.
 PYTHON ?= python3
 RUNTIME := .venv-runtime
 DEV := .venv
+# The wheel in an empty environment, with the newest and with the oldest versions that pyproject.toml promises.
+WHEEL := .venv-wheel
+OLDEST := .venv-oldest
+RAY := .venv-ray
 
-.PHONY: predict test soak lint typecheck emulators clean
+.PHONY: predict test soak lint typecheck emulators clients browser clean
 
 predict: $(RUNTIME)/.installed
 	$(RUNTIME)/bin/edge-imdb predict "great film"
 
 # Two tests at a time, so PyTorch takes one thread for each.
-test: lint typecheck emulators
+test: lint typecheck emulators clients browser $(WHEEL)/.installed $(OLDEST)/.installed $(RAY)/.installed
 	OMP_NUM_THREADS=1 $(DEV)/bin/python -m pytest -n 2 --dist loadgroup
+	$(RAY)/bin/python -m pytest tests/test_score_ray.py
 
 soak: $(DEV)/.installed
 	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check atheris
 	$(DEV)/bin/python tests/soak/fuzz.py text --seconds 300
 	$(DEV)/bin/python tests/soak/fuzz.py manifest --seconds 300
 	$(DEV)/bin/python tests/soak/memory.py
+	$(DEV)/bin/python tests/soak/serve.py
 
 # Other CPUs to run the runtime on. Where they can't be had, the tests that need them say so and skip.
 emulators: $(DEV)/.installed
 	tests/portability/get_emulators.sh .emulators $(DEV)/bin/python > .emulators.log 2>&1 \
 		|| echo "no emulators of other CPUs: $$(tail -n 1 .emulators.log)"
+
+# Clients of the server. Where they can't be had, the tests that need them say so and skip.
+clients: $(DEV)/.installed
+	tests/get_clients.sh .clients $(DEV)/bin/python > .clients.log 2>&1 \
+		|| echo "no clients of the server: $$(tail -n 1 .clients.log)"
+
+# Chromium, Node and npm packages for the tests of the page. Where they can't be had, those tests say so and skip.
+browser:
+	tests/browser/get_browser.sh .node > .browser.log 2>&1 || echo "no whole browser tests: $$(tail -n 1 .browser.log)"
 
 lint: $(DEV)/.installed
 	$(DEV)/bin/ruff check .
@@ -31,7 +46,7 @@ lint: $(DEV)/.installed
 # The workshops stand at the top but are installed below edge_imdb; mypy reads them where imports look for them.
 typecheck: $(DEV)/.installed
 	rm -rf .typecheck && mkdir -p .typecheck/edge_imdb
-	ln -s $(CURDIR)/edge_imdb/*.py .typecheck/edge_imdb/
+	ln -s $(wildcard $(CURDIR)/edge_imdb/*) .typecheck/edge_imdb/
 	ln -s $(CURDIR)/train $(CURDIR)/export .typecheck/edge_imdb/
 	cd .typecheck && ../$(DEV)/bin/python -m mypy --config-file ../pyproject.toml -p edge_imdb
 
@@ -45,5 +60,25 @@ $(DEV)/.installed: pyproject.toml constraints.txt
 	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+build/wheel/.built: pyproject.toml $(shell git ls-files edge_imdb train export)
+	rm -rf build && $(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
+	touch $@
+
+$(WHEEL)/.installed: build/wheel/.built constraints.txt
+	rm -rf $(WHEEL) && $(PYTHON) -m venv $(WHEEL)
+	$(WHEEL)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(echo build/wheel/*.whl)[cpu]"
+	touch $@
+
+$(OLDEST)/.installed: build/wheel/.built
+	rm -rf $(OLDEST) && $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+		"$$(echo build/wheel/*.whl)[cpu]" 'numpy==1.26.*' 'tokenizers==0.20.*' 'click==8.2.*' 'onnxruntime==1.19.*'
+	touch $@
+
+$(RAY)/.installed: pyproject.toml constraints-ray.txt
+	$(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-ray.txt -e '.[ray-test]'
+	touch $@
+
 clean:
-	rm -rf $(RUNTIME) $(DEV) .emulators .emulators.log .typecheck build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(RUNTIME) $(DEV) $(RAY) $(WHEEL) $(OLDEST) .emulators .emulators.log .clients .clients.log .node .browser.log .typecheck build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,8 +1,8 @@
-"""From nothing to a label, whole processes: python benchmarks/cold_start.py
+"""Cold start, from a new process to a label: python benchmarks/cold_start.py
 
-Seconds from the start of a process to its end, and its peak memory, the contenders taking turns: edge-imdb, the bare
-imports that any ONNX runtime of a tokenised model needs, and the peers, each labelling "great film" with a checkpoint
-of random weights that is on disk. Only on Linux and macOS, which tell a child's memory.
+Seconds from the start of a process to its end, and its peak memory. The contenders take turns: edge-imdb, the imports
+that any ONNX runtime of a tokenised model needs, and the peers, each of which labels "great film" with a checkpoint of
+random weights on disk. Works on Linux and macOS, which report the memory of a child process.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 from machine import describe
@@ -36,7 +38,7 @@ PIPELINES = ("transformers pipeline", "optimum int8 in a transformers pipeline")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="runs of each contender")
+    parser.add_argument("--rounds", type=int, default=7, help="number of runs of each contender")
     parser.add_argument("--dim", type=int, default=768, help="width of the peers' model, 6 layers")
     parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help="write every figure to this file")
@@ -53,7 +55,7 @@ def main() -> None:
     left_out = {}
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        # In a process of its own, for a child's peak memory is at least what its parent had when it was born.
+        # In its own process, because a child's peak memory is at least what its parent had when the child started.
         made = subprocess.run(
             [sys.executable, __file__, "--prepare", folder, "--dim", str(options.dim)], capture_output=True, text=True
         )
@@ -72,21 +74,28 @@ def main() -> None:
                     if number:
                         runs[name].append(figures)
     ours = statistics.median(seconds for seconds, _ in runs[OURS])
-    print("| | seconds | over ours | peak memory, MiB |\n|---|---|---|---|")
-    report = {}
+    report: dict[str, Any] = {"machine": describe(), "contenders": {}, "left_out": left_out}
     for name, figures in runs.items():
         seconds = statistics.median(value for value, _ in figures)
         memory = statistics.median(value for _, value in figures)
-        report[name] = {"seconds": seconds, "ratio": seconds / ours, "peak_mib": memory, "runs": figures}
-        print(f"| {name} | {seconds:.3f} | {seconds / ours:.2f} | {memory:.0f} |")
+        report["contenders"][name] = {"seconds": seconds, "ratio": seconds / ours, "peak_mib": memory, "runs": figures}
+    print("\n".join(table(report)))
     for name, why in left_out.items():
         print(f"\nleft out: {name}, {why}")
     if options.json:
-        options.json.write_text(json.dumps({"machine": describe(), "contenders": report}, indent=1) + "\n")
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def table(report: dict[str, Any]) -> Iterator[str]:
+    """The report as a Markdown table."""
+    yield "| | seconds | times ours | peak memory, MiB |"
+    yield "|---|---|---|---|"
+    for name, row in report["contenders"].items():
+        yield f"| {name} | {row['seconds']:.3f} | {row['ratio']:.2f} | {row['peak_mib']:.0f} |"
 
 
 def prepare(scratch: Path, dim: int) -> None:
-    """Write what the peers load: a checkpoint, our bundle of it, and optimum's int8. Raises ImportError."""
+    """Write what the peers load: a checkpoint, our bundle made from it, and optimum's int8. Raises ImportError."""
     from contenders import Setting, edge_bundle, open_contender, random_checkpoint
 
     from edge_imdb.bundle import find_bundle
@@ -98,7 +107,7 @@ def prepare(scratch: Path, dim: int) -> None:
 
 
 def run(command: list[str]) -> tuple[float, float]:
-    """Seconds and peak MiB of a process. Raises SystemExit where it fails."""
+    """Seconds and peak MiB of a process. Raises SystemExit if it fails."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)]
     start = time.perf_counter()

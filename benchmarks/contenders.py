@@ -1,7 +1,7 @@
-"""The contenders of the benchmarks: one checkpoint, each through its usual front door, at a given number of threads.
+"""The contenders of the benchmarks: the same checkpoint, each through its usual API, at a given number of threads.
 
-A contender has ``run``, from token ids to a label's index, and ``read``, from a text to it. What isn't installed raises
-ImportError where it is opened, and the benchmark says so and goes on.
+A contender has ``run``, from token ids to the index of a label, and ``read``, from a text to the same. Opening one that
+isn't installed raises ImportError; the benchmark then says so and continues without it.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import numpy as np
 
 OURS = "edge-imdb int8"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-# Reviews that calibrate OpenVINO's int8.
+# Number of reviews that calibrate OpenVINO's int8.
 CALIBRATION = 64
 
 
 @dataclass
 class Contender:
-    """``run`` takes token ids, special ones included; ``read`` a cleaned text; ``mib`` is the size of its weights."""
+    """``run`` takes token ids with special tokens, ``read`` a cleaned text; ``mib`` is the size of the weights."""
 
     run: Callable[[list[int]], int] | None
     read: Callable[[str], int]
@@ -39,8 +39,8 @@ class Contender:
 class Setting:
     """What contenders are opened on.
 
-    ``bundle`` is ours, ``checkpoint`` a folder with the same model in fp32, ``scratch`` takes what is built from it;
-    ``texts`` with ``labels`` are train reviews, for calibration and for the linear model.
+    ``bundle`` is ours, ``checkpoint`` a folder with the same model in fp32, and ``scratch`` a folder for what is built
+    from it. ``texts`` and ``labels`` are train reviews, for calibration and for the linear model.
     """
 
     bundle: Path
@@ -51,7 +51,7 @@ class Setting:
 
 
 def open_contender(name: str, setting: Setting, threads: int) -> Contender:
-    """Raises ImportError where a package is missing."""
+    """Raises ImportError if a package is missing."""
     quiet()
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -59,9 +59,9 @@ def open_contender(name: str, setting: Setting, threads: int) -> Contender:
 
 
 def quiet() -> None:
-    """Keep the peers' chatter off the screen."""
+    """Hide the peers' log messages."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Weights are ours and local; nothing is to be looked up.
+    # The weights are local, so nothing needs to be looked up.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     for name in ("optimum", "transformers", "torch.onnx", "nncf", "torch._dynamo", "torch._inductor"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -72,8 +72,8 @@ def _ours(setting: Setting, threads: int, exact: bool = False) -> Contender:
     from edge_imdb import Sentiment
 
     model = Sentiment(setting.bundle, provider="cpu", threads=threads, exact=exact)
-    # The session behind it, for the workload of token ids: a second one would count twice in its memory.
-    run = model._loaded.run
+    # Token ids go straight to the session of the same model, because a second session would double its memory.
+    run = model._model.run
     return Contender(
         lambda ids: int(run(ids)[0].argmax()),
         lambda text: int(model.probabilities(text).argmax()),
@@ -97,7 +97,7 @@ def _torch_model(setting: Setting, threads: int) -> Any:
 
 
 def _through_pipeline(model: Any, setting: Setting, mib: float) -> Contender:
-    """A model that transformers' pipeline takes: PyTorch's own, compiled or not, or optimum's."""
+    """A model for transformers' pipeline: PyTorch's own, compiled or not, or optimum's."""
     import torch
     from transformers import AutoTokenizer, pipeline
 
@@ -125,7 +125,7 @@ def _compiled(setting: Setting, threads: int) -> Contender:
     model.forward = torch.compile(model.forward, dynamic=True)
     contender = _through_pipeline(model, setting, _mib(setting.checkpoint / "model.safetensors"))
     assert contender.run is not None
-    # Compiled here and not in the first round.
+    # Compiled now and not in the first round.
     for length in (8, 9, _max_length(setting)):
         contender.run([1] * length)
     contender.read("a film")
@@ -133,7 +133,7 @@ def _compiled(setting: Setting, threads: int) -> Contender:
 
 
 def _onnx(setting: Setting) -> Path:
-    """The fp32 graph as optimum exports it, with the files that its models are loaded from."""
+    """The fp32 graph as optimum exports it, with the other files that its models need."""
     folder = setting.scratch / "onnx"
     if not folder.exists():
         from optimum.exporters.onnx import main_export
@@ -178,7 +178,7 @@ def _optimum_int8(setting: Setting, threads: int) -> Contender:
 
 
 def _tokenise(setting: Setting) -> Callable[[str], list[int]]:
-    """The tokenizer as the peers without a pipeline are used: head only, like transformers."""
+    """The tokenizer for peers without a pipeline: it keeps the head only, as transformers does."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(setting.checkpoint / "tokenizer.json"))
@@ -237,7 +237,7 @@ def _ctranslate2(setting: Setting, threads: int) -> Contender:
     if not folder.exists():
         from transformers import AutoModelForSequenceClassification
 
-        # Its converter takes the encoder alone.
+        # Its converter takes only the encoder.
         encoder = setting.scratch / "encoder"
         AutoModelForSequenceClassification.from_pretrained(setting.checkpoint).distilbert.save_pretrained(encoder)
         for file in TOKENIZER_FILES:
@@ -266,7 +266,7 @@ def _linear(setting: Setting, threads: int) -> Contender:
 
     if len(set(setting.labels)) < 2:
         raise ImportError("its train reviews: give --data")
-    # Our own file of a minute ago, in our own temporary folder.
+    # This is our own file, written a minute ago to our own temporary folder.
     stored = setting.scratch / "linear.pickle"
     if not stored.exists():
         vectorizer = TfidfVectorizer(ngram_range=(1, 3), min_df=3, sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
@@ -315,9 +315,9 @@ def random_checkpoint(folder: Path, bundle: Path, dim: int | None = None) -> Pat
 
 
 def bundle_checkpoint(folder: Path, bundle: Path) -> Path:
-    """The weights of ``bundle`` as it computes with them, in fp32, and its tokenizer. Raises ImportError."""
+    """The weights that ``bundle`` computes with, in fp32, and its tokenizer. Raises ImportError."""
     from edge_imdb.bundle import open_bundle
-    from edge_imdb.train.bundles import write_checkpoint
+    from edge_imdb.edge_graph.read import write_checkpoint
 
     folder.mkdir()
     write_checkpoint(open_bundle(bundle, "sentiment"), folder)
@@ -328,9 +328,9 @@ def bundle_checkpoint(folder: Path, bundle: Path) -> Path:
 
 
 def edge_bundle(folder: Path, checkpoint: Path, bundle: Path) -> Path:
-    """A bundle like ``bundle`` on another checkpoint's weights, read whole at once."""
+    """A bundle like ``bundle`` with the weights of another checkpoint and without an early exit."""
     from edge_imdb.bundle import GRAPHS, open_bundle, write_manifest
-    from edge_imdb.export.edge import write_edge
+    from edge_imdb.edge_graph.write import write_edge
 
     like = open_bundle(bundle, "sentiment")
     (folder / "onnx").mkdir(parents=True)

@@ -1,9 +1,9 @@
-"""The edge graph for fill-mask against the standard one: python benchmarks/fill_mask.py
+"""The fill-mask edge graph against the standard one: python benchmarks/fill_mask.py
 
-A DistilBERT masked LM with random weights (they don't change the time), exported by optimum and quantized three ways:
-as optimum's recipe leaves it, whose projection stays fp32 because it is the embedding matrix transposed in the graph;
-the same with the projection in int8 too; and our edge graph, whose head runs at [MASK] alone. One text at a time, one
-mask in it, the contenders taking turns round by round. Needs the extras export and cpu.
+A DistilBERT masked LM with random weights, which don't change the time, is quantized in three ways: by optimum's
+recipe, which leaves the projection in fp32 because it is the embedding matrix transposed in the graph; the same with
+the projection in int8 too; and as our edge graph, whose head runs only at [MASK]. One text at a time with one mask; the
+contenders take turns. Needs the extras export and cpu.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ import statistics
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from machine import describe
 
 MASK_ID = 103
 CONTENDERS = ("standard int8", "standard int8, int8 projection", "edge int8")
@@ -28,39 +31,50 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dim", type=int, default=768, help="width of the model")
     parser.add_argument("--layers", type=int, default=6, help="its layers")
-    parser.add_argument("--lengths", default="16,128,512", help="tokens a text, separated by commas")
-    parser.add_argument("--rounds", type=int, default=40, help="runs of each contender at each length")
-    parser.add_argument("--threads", type=int, default=2, help="threads on one text")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--lengths", default="16,128,512", help="tokens per text, separated by commas")
+    parser.add_argument("--rounds", type=int, default=40, help="number of runs of each contender at each length")
+    parser.add_argument("--threads", type=int, default=2, help="threads per text")
+    parser.add_argument("--json", type=Path, help="write every figure to this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         graphs = build(Path(scratch), options.dim, options.layers)
         files = {name: graph.parent.glob(graph.name + "*") for name, graph in graphs.items()}
         sizes = {name: sum(file.stat().st_size for file in found) / 2**20 for name, found in files.items()}
         rows = measure(graphs, [int(n) for n in options.lengths.split(",")], options.rounds, options.threads)
+    report = {
+        "machine": describe(),
+        "layers": options.layers,
+        "dim": options.dim,
+        "threads": options.threads,
+        "rounds": options.rounds,
+        "mib": sizes,
+        "median_ms": {str(length): row for length, row in rows.items()},
+    }
+    print("\n".join(table(report)))
     if options.json:
-        print(json.dumps({"dim": options.dim, "threads": options.threads, "mib": sizes, "median_ms": rows}))
-        return
-    print(
-        f"{options.layers} x {options.dim}, random weights, {options.threads} threads, median of {options.rounds}, ms\n"
-    )
-    print(f"| | MiB | {' | '.join(f'{length} tokens' for length in rows)} |")
-    print(f"|---|---|{'---|' * len(rows)}")
-    for name in CONTENDERS:
-        print(f"| {name} | {sizes[name]:.1f} | {' | '.join(f'{row[name]:.2f}' for row in rows.values())} |")
-    for other in CONTENDERS[:-1]:
-        ratios = " | ".join(f"{row[other] / row[CONTENDERS[-1]]:.2f}" for row in rows.values())
-        print(f"| {other} over edge | | {ratios} |")
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def table(report: dict[str, Any]) -> Iterator[str]:
+    """The report as a Markdown table."""
+    rows, (*others, edge) = report["median_ms"], report["mib"]
+    yield f"| | MiB | {' | '.join(f'{length} tokens' for length in rows)} |"
+    yield f"|---|---|{'---|' * len(rows)}"
+    for name, size in report["mib"].items():
+        yield f"| {name} | {size:.1f} | {' | '.join(f'{row[name]:.2f}' for row in rows.values())} |"
+    for other in others:
+        ratios = " | ".join(f"{row[other] / row[edge]:.2f}" for row in rows.values())
+        yield f"| {other}, times edge int8 | | {ratios} |"
 
 
 def build(folder: Path, dim: int, layers: int) -> dict[str, Path]:
-    """Export a random model and quantize it three ways; the path of each contender's graph."""
+    """Export a random model and quantize it in three ways; returns the path of each contender's graph."""
     import onnxruntime
     import torch
     from optimum.exporters.onnx import onnx_export_from_model
     from transformers import DistilBertConfig, DistilBertForMaskedLM
 
-    from edge_imdb.export.edge import write_edge
+    from edge_imdb.edge_graph.write import write_edge
 
     for name in ("optimum", "transformers", "torch.onnx"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -68,14 +82,14 @@ def build(folder: Path, dim: int, layers: int) -> dict[str, Path]:
     config = DistilBertConfig(dim=dim, hidden_dim=4 * dim, n_heads=12, n_layers=layers)
     model = DistilBertForMaskedLM(config).eval()
     with torch.no_grad():
-        # A fresh model's biases are all 0, and the exporter merges equal weights.
+        # The biases of a new model are all 0, and the exporter merges equal weights.
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         onnx_export_from_model(model, folder / "fp32", task="fill-mask", do_validation=False)
         standard = folder / "fp32" / "model.onnx"
-        # Folds the transposed embedding matrix into a weight of its own.
+        # This turns the transposed embedding matrix into a weight of its own.
         settings = onnxruntime.SessionOptions()
         settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         settings.optimized_model_filepath = str(folder / "untied.onnx")
@@ -91,10 +105,10 @@ def build(folder: Path, dim: int, layers: int) -> dict[str, Path]:
 
 
 def quantize(source: Path, target: Path) -> None:
-    """int8 as optimum's recipes have it, per channel and with 7 bits."""
+    """int8 as in optimum's recipes, per channel and with 7 bits."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    # The quantizer advises a pre-processing step that changes nothing for these graphs.
+    # The quantizer recommends a pre-processing step that changes nothing for these graphs.
     logging.getLogger().addFilter(lambda record: "pre-process" not in record.getMessage())
     operators = ["Gather", "MatMul"]
     quantize_dynamic(
@@ -114,12 +128,12 @@ def measure(graphs: dict[str, Path], lengths: list[int], rounds: int, threads: i
 
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
-    # Else the idle threads of one contender spin on the cores that the next one needs.
+    # Otherwise the idle threads of one contender would spin on the cores that the next one needs.
     settings.add_session_config_entry("session.force_spinning_stop", "1")
     sessions = {}
     for name, graph in graphs.items():
         levels = onnxruntime.GraphOptimizationLevel
-        # As the runtime opens it; the optimiser would make the edge graph slower.
+        # As the runtime opens it, because the optimiser would make the edge graph slower.
         edge = name == CONTENDERS[-1]
         settings.graph_optimization_level = levels.ORT_DISABLE_ALL if edge else levels.ORT_ENABLE_ALL
         sessions[name] = onnxruntime.InferenceSession(graph, settings, providers=["CPUExecutionProvider"])

@@ -1,9 +1,9 @@
 """edge-imdb against its peers, one text at a time: python benchmarks/latency.py
 
-The same checkpoint, the same texts, the same threads, one run. Fixed lengths: token ids in, label out. With --data
-also real reviews: text in, label out, tokenising included. The contenders take turns, so that drift hits all of them
-alike. A turn begins when the threads of the one before have gone to sleep (some spin for 200 ms, on a core that the
-next one needs), and with a run that doesn't count, for the neighbours have emptied the caches.
+The same checkpoint, the same texts and the same number of threads, in one run. With fixed lengths: from token ids to a
+label. With --data also on real reviews: from text to a label, with tokenising. The contenders take turns, so that drift
+affects all of them equally. A turn begins when the threads of the previous contender have gone to sleep, because some
+spin for 200 ms on a core that the next one needs. Its first run isn't counted, because the caches are cold.
 
 The peers get the weights of our bundle, read back from int8, or with --checkpoint those that it was exported from. With
 --dim all get random weights. Peers that aren't installed are named and left out: pip install '.[bench]'.
@@ -49,23 +49,23 @@ EAGER = "transformers pipeline (PyTorch eager)"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="our bundle; by default the one that edge-imdb info names")
+    parser.add_argument("--model", type=Path, help="our bundle; by default the one that edge-imdb info shows")
     parser.add_argument("--checkpoint", type=Path, help="the run that the bundle was exported from, for the peers")
-    parser.add_argument("--dim", type=int, help="6 layers of this width with random weights, for us too")
-    parser.add_argument("--data", help="Hub id, folder or file of reviews: adds the real workload")
+    parser.add_argument("--dim", type=int, help="compare 6 layers of this width with random weights, ours too")
+    parser.add_argument("--data", help="Hub id, folder or file of reviews; adds the benchmark on reviews")
     parser.add_argument("--reviews", type=int, default=500, help="test reviews drawn from --data with a fixed seed")
     parser.add_argument("--threads", default="1,2", help="threads, separated by commas")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each contender at each length")
-    parser.add_argument("--only", help="contenders to run, by words in their names, separated by commas")
+    parser.add_argument("--rounds", type=int, default=5, help="number of turns of each contender at each length")
+    parser.add_argument("--only", help="run contenders with one of these words in their names")
     parser.add_argument("--json", type=Path, help="write every figure to this file")
-    parser.add_argument("--plot", type=Path, default=Path("latency.png"), help="where the picture goes")
+    parser.add_argument("--plot", type=Path, default=Path("latency.png"), help="file for the picture")
     parser.add_argument("--probe", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.probe:
         probe(*options.probe)
         return
     if options.checkpoint and options.dim:
-        parser.error("--dim makes random weights: leave out --checkpoint")
+        parser.error("--dim uses random weights: leave out --checkpoint")
     with tempfile.TemporaryDirectory() as scratch:
         report = measure_all(options, Path(scratch))
     print("\n\n".join(tables(report)))
@@ -86,7 +86,7 @@ def measure_all(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         try:
             checkpoint = options.checkpoint or bundle_checkpoint(scratch / "checkpoint", bundle)
         except ImportError as error:
-            # Nothing for the peers to run; ours needs none.
+            # The peers have nothing to run; ours needs no checkpoint.
             checkpoint = bundle
             left_out = {name: f"needs {error.name}" for name in CONTENDERS if not name.startswith("edge-imdb")}
     texts, labels, test = read_data(options.data, options.reviews, bundle) if options.data else ([], [], [])
@@ -130,7 +130,7 @@ def measure_all(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
             reads = {name: contender.read for name, contender in open_.items()}
             record["real"] = measure_reviews(reads, test, threads, trained)
     if test:
-        # Each in a process of its own: what one contender loads, the next would find loaded.
+        # Each in its own process, because libraries that one contender loads would not count for the next.
         for name in with_bar(list(report["mib"]), "memory"):
             place = large if name == FULL_SIZE else setting
             assert place is not None
@@ -146,7 +146,7 @@ def measure_all(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 
 
 def probe(name: str, folders: str) -> None:
-    """Print the peak memory of a process that opens a contender, all built before, and labels a review."""
+    """Print the peak memory of a process that opens a contender, built before, and labels a review."""
     bundle, checkpoint, scratch = map(Path, json.loads(folders))
     contender = open_contender(name, Setting(bundle, checkpoint, scratch, ["", ""], [0, 1]), 2)
     contender.read("What a film! " * 40)
@@ -156,9 +156,9 @@ def probe(name: str, folders: str) -> None:
 def read_data(data: str, count: int, bundle: Path) -> tuple[list[str], list[int], list[tuple[str, int]]]:
     """Train reviews with their labels, and ``count`` test reviews, all cleaned as ours are."""
     from edge_imdb.bundle import open_bundle
-    from edge_imdb.reading import read_reviews
-    from edge_imdb.splits import sample
+    from edge_imdb.evaluate.datasets import read_reviews
     from edge_imdb.text import clean
+    from edge_imdb.train.splits import sample
 
     names = open_bundle(bundle, "sentiment").labels
     test = read_reviews(data, "test", "text", "label", names=names)
@@ -189,7 +189,7 @@ def measure_lengths(runs: dict[str, Callable[[list[int]], int]], rounds: int, th
 def measure_reviews(
     reads: dict[str, Callable[[str], int]], reviews: list[tuple[str, int]], threads: int, trained: set[str]
 ) -> dict[str, Any]:
-    """Milliseconds a review of each contender, ten reviews a turn, and the share that those trained tell right."""
+    """Milliseconds per review of each contender, ten reviews per turn, and the accuracy of the ``trained`` ones."""
     times: dict[str, list[float]] = {name: [] for name in reads}
     right = dict.fromkeys(reads, 0)
     starts = range(0, len(reviews), REVIEWS_A_TURN)
@@ -210,7 +210,7 @@ def measure_reviews(
 
 
 def settle(step: float = 0.005, most: float = 0.5) -> None:
-    """Wait until this process' other threads leave the cores alone, ``most`` seconds at the most."""
+    """Wait until the other threads of this process are idle, for at most ``most`` seconds."""
     end = time.perf_counter() + most
     while time.perf_counter() < end:
         before = time.process_time()
@@ -222,7 +222,7 @@ def settle(step: float = 0.005, most: float = 0.5) -> None:
 def compare(times: dict[str, list[float]], middle: Callable[..., Any]) -> dict[str, Any]:
     """Percentiles of each contender, and the ratio of its ``middle`` to ours with a 95 % bootstrap interval.
 
-    The same texts are drawn for both sides of a ratio. *Shape:* lists of one length.
+    Both sides of a ratio use the same draws. *Shape:* lists of equal length.
     """
     ours = np.array(times[OURS])
     draws = np.random.default_rng(0).integers(0, len(ours), size=(1000, len(ours)))
@@ -243,7 +243,7 @@ def compare(times: dict[str, list[float]], middle: Callable[..., Any]) -> dict[s
 
 
 def macs(config: dict[str, Any], length: int) -> float:
-    """Multiply-adds that the edge graph needs for one text: the layers but the last, of which a row is computed."""
+    """Multiply-adds of the edge graph for one text: all layers but the last, of which only one row is computed."""
     width, inner = config["dim"], config["hidden_dim"]
     products = (4 * width * width + 2 * width * inner) * length
     return float((config["n_layers"] - 1) * (products + 2 * length * length * width))
@@ -261,7 +261,7 @@ def tables(report: dict[str, Any]) -> Iterator[str]:
         yield f"left out: {name}, {why}"
     for threads, record in report["threads"].items():
         heading = f"{threads} thread{'s' if threads != '1' else ''}"
-        yield f"Fixed lengths, {heading}: p50 in ms (and over ours)\n\n" + "\n".join(length_rows(record))
+        yield f"Fixed lengths, {heading}: p50 in ms (and times ours)\n\n" + "\n".join(length_rows(record))
         if "real" in record:
             yield f"{report['reviews']} test reviews, {heading}: text to label, ms\n\n" + "\n".join(
                 review_rows(report, record["real"])
@@ -270,7 +270,7 @@ def tables(report: dict[str, Any]) -> Iterator[str]:
 
 def length_rows(record: dict[str, Any]) -> Iterator[str]:
     lengths = record["lengths"]
-    yield f"| tokens | {' | '.join(lengths)} | over ours, geometric mean |"
+    yield f"| tokens | {' | '.join(lengths)} | times ours, geometric mean |"
     yield f"|---|{'---|' * len(lengths)}---|"
     names = list(next(iter(lengths.values())))
     for name in names:
@@ -289,12 +289,12 @@ def length_rows(record: dict[str, Any]) -> Iterator[str]:
             f"{lengths[length][name]['ratio_high']:.2f}]"
             for length, name in fastest.items()
         ]
-        yield f"| fastest peer over ours | {' | '.join(cells)} | {statistics.geometric_mean(ratios):.2f} |"
+        yield f"| fastest peer, times ours | {' | '.join(cells)} | {statistics.geometric_mean(ratios):.2f} |"
     yield f"| roofline | {' | '.join(f'{value:.2f}' for value in record['roofline_ms'].values())} | |"
 
 
 def review_rows(report: dict[str, Any], figures: dict[str, Any]) -> Iterator[str]:
-    yield "| | p50 | p95 | p99 | mean | mean over ours | accuracy | MiB | peak memory, MiB |"
+    yield "| | p50 | p95 | p99 | mean | times ours | accuracy | MiB | peak memory, MiB |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for name, row in figures.items():
         accuracy = f"{100 * row['accuracy']:.1f} %" if "accuracy" in row else ""
@@ -307,7 +307,7 @@ def review_rows(report: dict[str, Any], figures: dict[str, Any]) -> Iterator[str
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """The p50 of each contender by length, at the largest number of threads. Left out where matplotlib is missing."""
+    """Draw the p50 of each contender by length, for the last number of threads. Needs matplotlib."""
     try:
         import matplotlib
     except ImportError:

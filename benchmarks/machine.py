@@ -1,4 +1,4 @@
-"""What a benchmark ran on: the CPU, the versions, and how fast it multiplies int8 matrices."""
+"""What a benchmark runs on: the CPU, the versions, and the speed of int8 matrix products."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PACKAGES = (
 
 
 def describe() -> dict[str, Any]:
-    """CPU, cores, instruction sets that matter to int8, system and versions."""
+    """CPU, cores, the instruction sets that matter for int8, system and versions."""
     name, flags = platform.processor() or platform.machine(), []
     if (info := Path("/proc/cpuinfo")).exists():
         text = info.read_text(encoding="utf-8", errors="replace")
@@ -54,7 +54,7 @@ def describe() -> dict[str, Any]:
 
 
 def int8_rate(threads: int) -> float:
-    """Multiply-adds a second of ONNX Runtime's int8 matrix product, the best of several sizes."""
+    """Multiply-adds per second of ONNX Runtime's int8 matrix product, the best of several sizes."""
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 
@@ -87,7 +87,7 @@ def peak_mib() -> float:
     import sys
 
     if (status := Path("/proc/self/status")).exists():
-        # Linux counts what the parent had at the birth of this process into ru_maxrss, but not into this.
+        # On Linux, ru_maxrss includes the parent's memory at the start of this process; VmHWM doesn't.
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

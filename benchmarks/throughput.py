@@ -1,8 +1,8 @@
-"""Reviews a second over a whole split: python benchmarks/throughput.py --data stanfordnlp/imdb
+"""Reviews per second over a whole split: python benchmarks/throughput.py --data stanfordnlp/imdb
 
-Ours on every review of the split, one review a worker and one thread each, as `edge-imdb predict --workers` runs them;
-the peers, which take minutes for each thousand, on the first of them (--peer-reviews), one at a time in their order.
-The reviews are in an order drawn with a fixed seed, so the first are a sample of all.
+Ours labels every review of the split, with one thread per worker, as `edge-imdb predict --workers` does. The peers take
+minutes for a thousand reviews, so they label only the first ones (--peer-reviews), one at a time. The reviews are
+shuffled with a fixed seed, so the first ones are a random sample.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="Hub id, folder or file of reviews")
     parser.add_argument("--split", default="test", help="its split")
-    parser.add_argument("--checkpoint", type=Path, help="the run of the bundle, for the peers; else its own weights")
-    parser.add_argument("--reviews", type=int, help="at most so many for us; default all")
-    parser.add_argument("--peer-reviews", type=int, default=300, help="so many for each peer; 0 leaves them out")
+    parser.add_argument("--checkpoint", type=Path, help="the run of the bundle, for the peers; default: its weights")
+    parser.add_argument("--reviews", type=int, help="the most reviews for ours; default: all")
+    parser.add_argument(
+        "--peer-reviews", type=int, default=300, help="number of reviews for each peer; 0 leaves the peers out"
+    )
     parser.add_argument("--threads", default="1,2", help="threads, separated by commas")
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     options = parser.parse_args()
     from edge_imdb import Sentiment
     from edge_imdb.bundle import find_bundle
-    from edge_imdb.reading import read_reviews
+    from edge_imdb.evaluate.datasets import read_reviews
     from edge_imdb.text import clean
 
     bundle = find_bundle("sentiment")[0]
@@ -78,16 +80,21 @@ def main() -> None:
                     break
                 contender.read(some[0])
                 measure(name, threads, map(contender.read, some), len(some))
-    print("| | threads | reviews | reviews a second | accuracy |\n|---|---|---|---|---|")
-    for row in rows:
-        cells = (row["threads"], row["reviews"], f"{row['reviews_per_second']:.1f}", f"{100 * row['accuracy']:.2f} %")
-        print(f"| {row['name']} | {' | '.join(map(str, cells))} |")
+    report = {"machine": describe(), "rows": rows, "left_out": left_out}
+    print("\n".join(table(report)))
     for name, why in left_out.items():
         print(f"\nleft out: {name}, {why}")
     if options.json:
-        options.json.write_text(
-            json.dumps({"machine": describe(), "rows": rows, "left_out": left_out}, indent=1) + "\n"
-        )
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def table(report: dict[str, Any]) -> Iterator[str]:
+    """The report as a Markdown table."""
+    yield "| | threads | reviews | reviews per second | accuracy |"
+    yield "|---|---|---|---|---|"
+    for row in report["rows"]:
+        cells = (row["threads"], row["reviews"], f"{row['reviews_per_second']:.1f}", f"{100 * row['accuracy']:.2f} %")
+        yield f"| {row['name']} | {' | '.join(map(str, cells))} |"
 
 
 if __name__ == "__main__":

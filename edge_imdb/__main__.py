@@ -1,6 +1,6 @@
 """python -m edge_imdb: the command line, e.g. for ``accelerate launch -m edge_imdb train sentiment``."""
 
-from .cli import main
+from .cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""Bundle, find_bundle, open_bundle, write_manifest: the one place that knows the format of edge.json."""
+"""Bundle, find_bundle, open_bundle, write_manifest: the only module that knows the format of edge.json."""
 
 from __future__ import annotations
 
@@ -6,34 +6,42 @@ import hashlib
 import json
 import math
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .errors import BundleError
-from .graphs import check_external_data
+from .external_data import check_external_data
 from .text import Truncation
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "edge.json"
 TOKENIZER = "tokenizer.json"
+CONFIG = "config.json"
 TASKS = ("sentiment", "fill-mask")
-# Not model_quantized.onnx, which others open by that name: the edge graph takes texts unpadded, without attention mask,
-# and in fill-mask has logits at [MASK] alone.
+# The int8 graph isn't called model_quantized.onnx, because other tools open that name and expect the standard graph.
+# The edge graph takes unpadded texts without an attention mask, and for fill-mask gives logits only at [MASK].
 GRAPHS = {"fp32": "onnx/model.onnx", "int8": "onnx/model_edge.onnx"}
-# At the end of a graph's name: the file beside it with its weights, if it has one.
+# More int8 graphs on the same weights: one tells which words decided, one takes batches with an attention mask, as
+# optimum and transformers.js open them.
+MORE_GRAPHS = {"explain": "onnx/model_explain.onnx", "batch": "onnx/model_quantized.onnx"}
+# The weights of a graph, if they are in a file of their own, have the graph's name with this suffix.
 DATA_SUFFIX = "_data"
+# The one file with the weights of all int8 graphs, under the name that transformers.js looks for.
+WEIGHTS = MORE_GRAPHS["batch"] + DATA_SUFFIX
 ENVIRONMENT = "EDGE_IMDB_MODELS"
 EMBEDDED = Path(__file__).parent / "models"
-# A manifest is a few KiB; anything far larger is not one.
+# A manifest has a few KiB; anything far larger isn't one.
 _MANIFEST_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True)
-class FirstReading:
-    """How a long review is read at first: cut to ``length`` tokens, and no further if that makes sure enough.
+class EarlyExit:
+    """When to stop reading a long review early.
 
-    ``threshold`` is the probability of the best label, calibrated with ``temperature``, from which it is sure enough.
+    The review is first cut to ``length`` tokens. If the probability of the best label, calibrated with ``temperature``,
+    is at least ``threshold``, the rest is not read.
     """
 
     length: int
@@ -43,11 +51,12 @@ class FirstReading:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose manifest was read and checked, and whose files were not opened yet.
+    """A bundle whose manifest is read and checked, and whose files are not opened yet.
 
-    A fill-mask bundle has no ``labels`` and no ``temperature`` but 1; of ``truncation`` it uses the length alone.
-    ``first_reading`` None: a review is read but once.
-    ``metrics``, ``quantization`` and ``versions`` are what export wrote, for people to read.
+    A fill-mask bundle has no ``labels``, its ``temperature`` is 1, and of ``truncation`` it uses only the length. If
+    ``early_exit`` is None, every review is read once, at full length. ``digest`` is the manifest's sha256, which
+    identifies the whole bundle, because it covers the hashes of all files. ``metrics``, ``quantization`` and
+    ``versions`` are for people to read.
     """
 
     path: Path
@@ -55,46 +64,49 @@ class Bundle:
     labels: list[str]
     truncation: Truncation
     temperature: float
-    first_reading: FirstReading | None
+    early_exit: EarlyExit | None
     graphs: dict[str, str]
     files: dict[str, dict[str, Any]]
+    digest: str
     metrics: dict[str, Any]
     quantization: dict[str, Any] | None
     versions: dict[str, str]
 
     def file(self, name: str, hashed: bool = True) -> Path:
-        """The path of one file after its size and its sha256 were checked. Raises BundleError by the file's name.
+        """Check the size and the sha256 of one file and return its path. Raises BundleError, which names the file.
 
-        Without ``hashed`` its sha256 isn't, which is for the caller to do before anything is made of its content.
+        It may be a link to anywhere, as in the Hub's cache: what makes a file the bundle's is its hash, not its place.
+        With ``hashed`` False the sha256 is not checked: the caller must do that before it uses the content.
         """
         entry = self.files.get(name)
         path = self.path / name
         if entry is None:
             raise BundleError(f"{self.path / MANIFEST} doesn't list {name}: export the bundle again.")
         try:
-            if not path.resolve(strict=True).is_relative_to(self.path.resolve()):
-                raise BundleError(f"{path} leads out of its bundle: export the bundle again.")
-            if path.stat().st_size != entry["bytes"]:
+            found = path.stat()
+            if not stat.S_ISREG(found.st_mode):
+                raise BundleError(f"{path} is not a file: export or copy the bundle again.")
+            if found.st_size != entry["bytes"]:
                 raise BundleError(
-                    f"{path} has {path.stat().st_size} bytes where {MANIFEST} says {entry['bytes']}: "
-                    "it was altered or cut short; export or copy the bundle again."
+                    f"{path} has {found.st_size} bytes, but {MANIFEST} says {entry['bytes']}: "
+                    "it was altered or truncated; export or copy the bundle again."
                 )
             digest = sha256(path) if hashed else entry["sha256"]
         except OSError as error:
             raise BundleError(f"{path} can't be read ({error.strerror}): export or copy the bundle again.") from None
         if digest != entry["sha256"]:
-            raise BundleError(f"{path} differs from its sha256 in {MANIFEST}: export or copy the bundle again.")
+            raise BundleError(f"{path} doesn't match its sha256 in {MANIFEST}: export or copy the bundle again.")
         return path
 
     def graph(self, precision: str) -> Path:
-        """The path of the ``fp32`` or ``int8`` graph, checked; of its weights beside it only the size.
+        """Check the ``fp32`` or ``int8`` graph and return its path. Of a weights file only the size is checked.
 
-        Raises BundleError where the bundle lacks it, or it wants weights from elsewhere.
+        Raises BundleError if the bundle doesn't have the graph, or if the graph takes weights from another file.
         """
         if precision not in self.graphs:
             raise BundleError(
                 f"The bundle {self.path} has no {precision} graph (it has {', '.join(self.graphs)}): "
-                "use another precision, or export it."
+                "use another precision, or export the bundle again."
             )
         path = self.file(self.graphs[precision])
         name = self.weights(precision)
@@ -102,44 +114,55 @@ class Bundle:
         return path
 
     def weights(self, precision: str) -> str | None:
-        """The name of the file beside a graph that holds its weights; None where it holds them itself."""
-        name = self.graphs[precision] + DATA_SUFFIX
-        return name if name in self.files or (self.path / name).exists() else None
+        """The name of the file with a graph's weights; None if they are in the graph itself."""
+        own = self.graphs[precision] + DATA_SUFFIX
+        names = (own,) if precision == "fp32" else (own, WEIGHTS)
+        return next((name for name in names if name in self.files or (self.path / name).exists()), None)
+
+    def needed(self, precision: str) -> list[str]:
+        """The names of a graph and of the file with its weights, as far as the manifest lists them."""
+        return [name for name in (self.graphs[precision], self.weights(precision)) if name in self.files]
 
     def size(self, precision: str) -> int:
-        """Bytes of a graph and its weights, by the manifest."""
-        name = self.graphs[precision]
-        return sum(self.files[part]["bytes"] for part in (name, name + DATA_SUFFIX) if part in self.files)
+        """The size of a graph and its weights in bytes, as the manifest states it."""
+        parts = (self.graphs[precision], self.weights(precision))
+        return sum(self.files[part]["bytes"] for part in parts if part in self.files)
 
 
-def find_bundle(task: str, model: str | os.PathLike[str] | None = None) -> tuple[Path, str]:
-    """The folder of the bundle to use for ``task``, and why that one. It may not exist."""
+def find_bundle(task: str, model: str | os.PathLike[str] | None = None, local: bool = False) -> tuple[Path, str]:
+    """The folder of the bundle to use for ``task``, which may not exist, and why it is used.
+
+    With ``local``, ./models/TASK comes before the embedded one. That is for commands; the results of a library must not
+    change with the working directory of a program.
+    """
+    here = Path("models", task)
     if model is not None:
-        return Path(model), "asked for"
+        return Path(model), {EMBEDDED / task: "embedded", here: "./models"}.get(Path(model), "asked for")
     root = os.environ.get(ENVIRONMENT)
     if root:
         return Path(root, task), f"${ENVIRONMENT}"
-    local = Path("models", task)
-    if local.is_dir():
-        return local, "./models"
+    if local and here.is_dir():
+        return here, "./models"
     return EMBEDDED / task, "embedded"
 
 
-def open_bundle(path: Path, task: str) -> Bundle:
-    """Read and check the manifest of a bundle. Raises BundleError, naming what is wrong."""
+def open_bundle(path: Path, task: str | None) -> Bundle:
+    """Read and check the manifest of a bundle of ``task``, None for any. Raises BundleError, naming what is wrong."""
     manifest = path / MANIFEST
     if not path.is_dir():
         raise BundleError(f"There is no bundle in {path}: make one with `edge-imdb export {task} --quantize`.")
     try:
+        if not stat.S_ISREG(manifest.stat().st_mode):
+            raise BundleError(f"{manifest} is not a file: export or copy the bundle again.")
         with manifest.open("rb") as file:
             content = file.read(_MANIFEST_LIMIT + 1)
     except FileNotFoundError:
         hint = (
-            f"it is a run or a checkpoint; make a bundle of it with `edge-imdb export {task} --quantize`"
+            f"it is a run or a checkpoint; export it with `edge-imdb export {task} --quantize`"
             if (path / "config.json").exists()
             else f"make a bundle with `edge-imdb export {task} --quantize`"
         )
-        raise BundleError(f"{path} is no bundle, for it has no {MANIFEST}: {hint}.") from None
+        raise BundleError(f"{path} is not a bundle, because it has no {MANIFEST}: {hint}.") from None
     except OSError as error:
         raise BundleError(f"{manifest} can't be read ({error.strerror}): check its permissions.") from None
     try:
@@ -159,26 +182,28 @@ def _get(record: Any, key: str, kind: type | tuple[type, ...]) -> Any:
     return value
 
 
-def _parse(path: Path, record: Any, task: str) -> Bundle:
+def _parse(path: Path, record: Any, task: str | None) -> Bundle:
     version = _get(record, "format", int)
     if version != FORMAT:
         if version > FORMAT:
             raise BundleError(f"{path} has format {version}, newer than {FORMAT}: upgrade edge-imdb to read it.")
-        raise ValueError(f"'format' is {version}")
+        raise BundleError(f"{path} has format {version}, older than {FORMAT}: export it again from its run.")
     if _get(record, "sha256", str) != seal(record):
-        raise ValueError("it differs from its own 'sha256'")
+        raise ValueError("it doesn't match its own 'sha256'")
     found = _get(record, "task", str)
-    if found != task:
-        raise BundleError(f"{path} is a {found} bundle where a {task} one is needed: give another with --model.")
-    labels, temperature, first_reading = [], 1.0, None
+    if found not in TASKS:
+        raise ValueError(f"'task' is {found!r:.80}")
+    if found != (task or found):
+        raise BundleError(f"{path} is a {found} bundle, and a {task} bundle is needed: give another one with --model.")
+    labels, temperature, early_exit = [], 1.0, None
     strategy, head_ratio = "window", 0.5
-    if task == "sentiment":
+    if found == "sentiment":
         labels = _get(record, "labels", list)
         if len(labels) < 2 or not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
-            raise ValueError("'labels' must be two different names or more")
+            raise ValueError("'labels' must be two or more different names")
         temperature = _temperature(_get(record, "calibration", dict))
-        if record.get("first_reading") is not None:
-            first_reading = _first_reading(_get(record, "first_reading", dict))
+        if record.get("early_exit") is not None:
+            early_exit = _early_exit(_get(record, "early_exit", dict))
         strategy, head_ratio = "head+tail", _get(_get(record, "truncation", dict), "head_ratio", (int, float))
     cut = _get(record, "truncation", dict)
     if _get(cut, "strategy", str) != strategy:
@@ -191,24 +216,25 @@ def _parse(path: Path, record: Any, task: str) -> Bundle:
     for name, entry in files.items():
         pure = PurePosixPath(name)
         if pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name or "\0" in name:
-            raise ValueError(f"the file name {name!r:.80} leads out of the bundle")
+            raise ValueError(f"the file name {name!r:.80} points outside the bundle")
         if _get(entry, "bytes", int) < 0 or len(_get(entry, "sha256", str)) != 64:
             raise ValueError(f"the entry of {name!r:.80} is {entry!r:.80}")
     named = all(isinstance(name, str) and name in files for name in graphs.values())
-    if not graphs or not set(graphs) <= set(GRAPHS) or not named:
+    if not graphs or not set(graphs) <= {*GRAPHS, *MORE_GRAPHS} or not named:
         raise ValueError(f"'graphs' is {graphs!r:.80}")
     quantization = record.get("quantization")
     if quantization is not None and not isinstance(quantization, dict):
         raise ValueError(f"'quantization' is {quantization!r:.80}")
     return Bundle(
         path=path,
-        task=task,
+        task=found,
         labels=labels,
         truncation=Truncation(max_length, float(head_ratio)),
         temperature=temperature,
-        first_reading=first_reading,
+        early_exit=early_exit,
         graphs=graphs,
         files=files,
+        digest=record["sha256"],
         metrics=_get(record, "metrics", dict),
         quantization=quantization,
         versions=_get(record, "versions", dict),
@@ -222,11 +248,11 @@ def _temperature(record: Any) -> float:
     return float(value)
 
 
-def _first_reading(record: Any) -> FirstReading:
+def _early_exit(record: Any) -> EarlyExit:
     length, threshold = _get(record, "length", int), _get(record, "threshold", (int, float))
     if not 3 <= length <= 1 << 20 or not 0 <= threshold <= 1:
-        raise ValueError(f"'first_reading' is {record!r:.80}")
-    return FirstReading(length, _temperature(record), float(threshold))
+        raise ValueError(f"'early_exit' is {record!r:.80}")
+    return EarlyExit(length, _temperature(record), float(threshold))
 
 
 def write_manifest(
@@ -238,17 +264,17 @@ def write_manifest(
     metrics: dict[str, Any],
     versions: dict[str, str],
 ) -> None:
-    """Write edge.json for the files that stand in ``folder``, and check that it can be read back.
+    """Write edge.json for the files in ``folder``, and check that it can be read back.
 
-    ``behaviour`` is what a task's runtime needs: ``labels``, ``truncation``, ``calibration`` and perhaps
-    ``first_reading`` for sentiment, ``truncation`` for fill-mask.
+    ``behaviour`` holds the fields that a task's runtime needs: ``labels``, ``truncation``, ``calibration`` and possibly
+    ``early_exit`` for sentiment, ``truncation`` for fill-mask.
     """
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     record = {
         "format": FORMAT,
         "task": task,
         **behaviour,
-        "graphs": {precision: name for precision, name in GRAPHS.items() if name in names},
+        "graphs": {precision: name for precision, name in {**GRAPHS, **MORE_GRAPHS}.items() if name in names},
         "quantization": quantization,
         "metrics": metrics,
         "versions": versions,
@@ -260,7 +286,7 @@ def write_manifest(
 
 
 def seal(record: dict[str, Any]) -> str:
-    """The hex digest of a manifest's content but for its ``sha256``: an altered threshold would go unnoticed else."""
+    """The hex digest of a manifest without its ``sha256``, so that an altered threshold, say, doesn't go unnoticed."""
     content = {name: value for name, value in record.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8")).hexdigest()
 

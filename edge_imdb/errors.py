@@ -1,10 +1,10 @@
-"""Every error that edge-imdb raises on purpose. Its text is one sentence for a person; the CLI prints it and exits."""
+"""The errors that edge-imdb raises on purpose. Each has one sentence for a person, which the command line prints."""
 
 from __future__ import annotations
 
 
 class EdgeImdbError(Exception):
-    """Base of all. ``exit_code`` is what the command line ends with: 2 for wrong usage, 1 otherwise."""
+    """Base of all errors. ``exit_code`` is the exit code of the command line: 2 for wrong usage, 1 otherwise."""
 
     exit_code = 1
 
@@ -19,6 +19,10 @@ class InputError(EdgeImdbError):
     """A text or a file of texts can't be used: blank, missing, not UTF-8, without the column."""
 
 
+class BlankError(InputError):
+    """Nothing is left of a text for the tokenizer."""
+
+
 class DataError(EdgeImdbError):
     """Training or evaluation data can't be used: one class only, an unknown label, an empty split."""
 
@@ -28,11 +32,11 @@ class SplitError(DataError):
 
 
 class BaseModelError(EdgeImdbError):
-    """The checkpoint to start from is no BERT, or can't be turned into a DistilBERT."""
+    """The checkpoint to start from is not a BERT, or can't be turned into a DistilBERT."""
 
 
 class BundleError(EdgeImdbError):
-    """A bundle or a run folder is missing, incomplete, altered, or of another kind."""
+    """A bundle or a run folder is missing, incomplete, altered, or of the wrong kind."""
 
 
 class OutputError(EdgeImdbError):

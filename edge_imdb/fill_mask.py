@@ -1,62 +1,82 @@
-"""FillMask: words for [MASK], called as a transformers pipeline is; several masks together; texts of any length."""
+"""FillMask: fill in masked words, called like a transformers pipeline; several masks together; texts of any length."""
 
 from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, TypedDict, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import BundleError, InputError, UsageError
+from .errors import BlankError, BundleError, InputError, UsageError
+from .inputs import Errors, Text, check_count, check_errors, each, is_one, text_of
 from .metrics import softmax
-from .runtime import Loaded
+from .model import Pipeline
 from .text import SPECIAL, clean
 
 TASK = "fill-mask"
 MASK = "[MASK]"
-# With so many masks to fill together, and so many candidates kept at each, a search runs the model
-# 1 + 7 * beams + 8 * beams times at most: 151 times with ten.
+# The most masks that can be filled together, and the default number of candidates kept at each. A search runs the model
+# at most 1 + 7 * beams + 8 * beams times: 151 times with ten beams.
 JOINT_MASKS = 8
 BEAMS = 10
 
 Scores = NDArray[np.float64]
 
 
-class FillMask:
-    """A fill-mask bundle, loaded. One object may serve many threads.
+class Fill(TypedDict):
+    """A word for one mask: its share of the probability, its id, itself, and the text with it."""
+
+    score: float
+    token: int
+    token_str: str
+    sequence: str
+
+
+class JointFill(TypedDict):
+    """Words for all masks of a text: their pseudo-log-likelihood in nats, their ids, themselves, the text with them."""
+
+    score: float
+    tokens: list[int]
+    token_strs: list[str]
+    sequence: str
+
+
+class FillMask(Pipeline):
+    """A loaded fill-mask bundle. Many threads can share one object.
 
     Arguments:
-        model: folder of a bundle; None takes $EDGE_IMDB_MODELS/fill-mask, ./models/fill-mask, or the embedded one.
+        model: folder of a bundle, or its repository on the Hub, ``"user/repo"``, of which the files that are needed are
+            fetched once; None takes $EDGE_IMDB_MODELS/fill-mask, or the embedded one.
+        revision: branch, tag or commit of the repository; None is its main branch.
         provider: ``auto``, ``cpu``, ``cuda`` or another execution provider that the installed ONNX Runtime has.
-        threads: threads that work on one text; None leaves one a physical core.
-        precision: ``int8``, ``fp32``, or ``auto``: int8 on a CPU, fp32 elsewhere, whichever there is.
+        threads: number of threads per text; None means one per physical core that this process may use.
+        precision: ``int8``, ``fp32`` or ``auto``. ``auto`` prefers int8 on a CPU and fp32 elsewhere, and takes the
+            other one if the bundle has only that.
 
-    Raises BundleError, ProviderError, UsageError or MissingDependencyError.
+    Raises BundleError, HubError, ProviderError, UsageError or MissingDependencyError.
     """
 
     def __init__(
         self,
         model: str | os.PathLike[str] | None = None,
         *,
+        revision: str | None = None,
         provider: str = "auto",
         threads: int | None = None,
         precision: str = "auto",
     ) -> None:
-        self._loaded = Loaded(TASK, model, provider, threads, precision)
-        self.bundle = self._loaded.bundle
-        self.reason = self._loaded.reason
-        self.precision = self._loaded.precision
-        self.tokenizer = self._loaded.tokenizer
+        super().__init__(TASK, model, revision, provider, threads, precision, behaviour={})
+        self.tokenizer = self._model.tokenizer
         mask = self.tokenizer.token_to_id(MASK)
         words = self.tokenizer.get_vocab_size(with_added_tokens=True)
         ends = self.tokenizer.encode("").ids
-        if mask is None or len(ends) != SPECIAL or words > self._loaded.output[-1]:
+        if mask is None or len(ends) != SPECIAL or words > self._model.output[-1]:
             raise BundleError(
-                f"The tokenizer of {self.bundle.path} is not its graph's (a BERT tokenizer with {MASK} and at most "
-                f"{self._loaded.output[-1]} tokens): export the bundle again."
+                f"The tokenizer of {self.bundle.path} doesn't fit its graph, which needs a BERT tokenizer with {MASK} "
+                f"and at most {self._model.output[-1]} tokens: export the bundle again."
             )
         self._mask = int(mask)
         self._first, self._last = ends
@@ -64,77 +84,194 @@ class FillMask:
         self._vocabulary: dict[str, int] | None = None
         self._targets: tuple[tuple[str, ...], NDArray[np.int64]] | None = None
 
-    @property
-    def provider(self) -> str:
-        """The execution provider that the session got, as ONNX Runtime calls it."""
-        return self._loaded.provider
-
     def logits(self, ids: Sequence[int] | NDArray[np.integer]) -> NDArray[np.float32]:
-        """The logits at each ``[MASK]`` among token ids. *Shape:* ``(length,)`` to ``(masks, vocabulary)``.
+        """The logits at each ``[MASK]`` of a row of token ids. *Shape:* ``(length,)`` to ``(masks, vocabulary)``.
 
-        The ids are fed as they are, special tokens and all, at most ``bundle.truncation.max_length`` of them.
+        The ids are fed as they are, special tokens and all, at most ``bundle.truncation.max_length`` of them. Raises
+        UsageError where they are more, or one is out of range.
         """
-        masks = np.asarray(ids) == self._mask
+        row, words = np.asarray(ids), int(self._model.output[-1])
+        longest = self.bundle.truncation.max_length
+        if row.ndim != 1 or not 0 < row.size <= longest or not np.issubdtype(row.dtype, np.integer):
+            raise UsageError(
+                f"The token ids are {row.dtype} of shape {row.shape}: give 1 to {longest} whole numbers, special "
+                "tokens included."
+            )
+        if not 0 <= row.min() <= row.max() < words:
+            wrong = row.min() if row.min() < 0 else row.max()
+            raise UsageError(f"The token id {wrong} is out of range: the vocabulary has the ids 0 to {words - 1}.")
+        masks = row == self._mask
         if not masks.any():
-            # ONNX Runtime's QGemm can't multiply no rows.
-            return np.empty((0, self._loaded.output[-1]), dtype=np.float32)
-        result = self._loaded.run(ids)
-        # The standard graph has logits everywhere, the edge graph at [MASK] alone.
+            # ONNX Runtime's QGemm can't multiply an empty matrix.
+            return np.empty((0, self._model.output[-1]), dtype=np.float32)
+        result = self._model.run(ids)
+        # The standard graph gives logits at every position, the edge graph only at [MASK].
         return result[0, masks] if result.ndim == 3 else result
 
+    # The result of a text with one mask; with several, and without ``joint``, it is a list of such results.
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self,
+        inputs: Text,
+        *,
+        joint: Literal[False] = ...,
+        top_k: int = ...,
+        targets: str | Sequence[str] | None = ...,
+        beams: int = ...,
+        batch_size: int | None = ...,
+        workers: int = ...,
+    ) -> list[Fill]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self,
+        inputs: Iterator[Text],
+        *,
+        joint: Literal[False] = ...,
+        top_k: int = ...,
+        targets: str | Sequence[str] | None = ...,
+        beams: int = ...,
+        batch_size: int | None = ...,
+        workers: int = ...,
+    ) -> Iterator[list[Fill]]: ...
+    @overload
     def __call__(
         self,
-        inputs: str | Sequence[str],
+        inputs: Iterable[Text],
+        *,
+        joint: Literal[False] = ...,
+        top_k: int = ...,
+        targets: str | Sequence[str] | None = ...,
+        beams: int = ...,
+        batch_size: int | None = ...,
+        workers: int = ...,
+    ) -> list[list[Fill]]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self,
+        inputs: Text,
+        *,
+        joint: Literal[True],
+        top_k: int = ...,
+        targets: str | Sequence[str] | None = ...,
+        beams: int = ...,
+        batch_size: int | None = ...,
+        workers: int = ...,
+    ) -> list[JointFill]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self,
+        inputs: Iterator[Text],
+        *,
+        joint: Literal[True],
+        top_k: int = ...,
+        targets: str | Sequence[str] | None = ...,
+        beams: int = ...,
+        batch_size: int | None = ...,
+        workers: int = ...,
+    ) -> Iterator[list[JointFill]]: ...
+    @overload
+    def __call__(
+        self,
+        inputs: Iterable[Text],
+        *,
+        joint: Literal[True],
+        top_k: int = ...,
+        targets: str | Sequence[str] | None = ...,
+        beams: int = ...,
+        batch_size: int | None = ...,
+        workers: int = ...,
+    ) -> list[list[JointFill]]: ...
+    @overload
+    def __call__(
+        self,
+        inputs: Text | Iterable[Text | None] | None,
+        *,
+        joint: bool = ...,
+        errors: Errors = ...,
+        top_k: int = ...,
+        targets: str | Sequence[str] | None = ...,
+        beams: int = ...,
+        batch_size: int | None = ...,
+        workers: int = ...,
+    ) -> Any: ...
+    def __call__(
+        self,
+        inputs: Text | Iterable[Text | None] | None,
         *,
         top_k: int = 5,
         targets: str | Sequence[str] | None = None,
         joint: bool = False,
         beams: int = BEAMS,
-    ) -> list[Any]:
-        """Fill the masks of a text or of a list of texts; the results are those of transformers' fill-mask pipeline.
+        batch_size: int | None = None,
+        workers: int = 1,
+        errors: Errors = "raise",
+    ) -> Any:
+        """Fill the masks of a text or of several; the results are those of transformers' fill-mask pipeline.
 
-        For one ``[MASK]`` a list of ``top_k`` ``{"score", "token", "token_str", "sequence"}``, best first; for several
-        a list of such lists, one a mask, each mask filled as if the others stayed; for a list of texts a list of
-        results. ``targets`` are the only words to choose from; their scores stay shares of the whole vocabulary.
+        ``inputs`` is what ``Sentiment`` takes; an iterator of texts gives an iterator of results.
 
-        ``joint`` fills several masks with each other in view: beam search from left to right, ``beams`` candidates
-        kept at each mask, ranked by pseudo-log-likelihood (Salazar et al. 2020, "Masked Language Model Scoring",
-        section 2): the sum, over the masks, of the log-probability of its word with all others filled. The result of a
-        text is then a list of ``{"score", "tokens", "token_strs", "sequence"}``; the score is in nats.
+        A text with one ``[MASK]`` gives a list of ``top_k`` ``{"score", "token", "token_str", "sequence"}``, best
+        first. A text with several masks gives one such list per mask, each mask filled as if the others stayed masked.
+        A list of texts gives a list of results. With ``targets``, only these words are candidates; their scores are
+        still probabilities over the whole vocabulary.
+
+        ``joint`` fills several masks together, so that the words fit each other. A beam search from left to right keeps
+        ``beams`` candidates at each mask. They are ranked by their pseudo-log-likelihood (Salazar et al. 2020, "Masked
+        Language Model Scoring", section 2): the sum, over the masks, of the log-probability of the word with all other
+        masks filled. The result of a text is then a list of ``{"score", "tokens", "token_strs", "sequence"}``, with the
+        score in nats.
+
+        ``workers`` is how many texts run at a time; ``batch_size`` is taken as a pipeline takes it and changes nothing.
+        ``errors="null"`` gives a text that can't be filled None for a result.
 
         A text longer than the model reads keeps the window around its masks, or a window for each group of masks that
-        fit into one. Raises InputError where a text has no mask, or too many or too scattered for ``joint``;
-        UsageError for a wrong ``top_k``, ``beams`` or ``targets``.
+        fit into one. Raises InputError where a text has no mask, or too many or too scattered for ``joint``, and
+        names its index in ``inputs``; UsageError for a wrong ``top_k``, ``beams`` or ``targets``.
         """
-        for name, value in (("top_k", top_k), ("beams", beams)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UsageError(f"{name} is {value!r}: it must be 1 or more.")
+        top_k, beams = check_count("top_k", top_k), check_count("beams", beams)
+        check_count("workers", workers)
+        if batch_size is not None:
+            check_count("batch_size", batch_size)
+        null = check_errors(errors)
         allowed = None if targets is None else self._ids_of(targets)
-        if isinstance(inputs, str):
-            return self._fill(inputs, top_k, allowed, joint, beams)
-        results = [self._fill(text, top_k, allowed, joint, beams) for text in inputs]
-        # As the pipeline does for a list of one text.
-        return results[0] if isinstance(inputs, list) and len(results) == 1 else results
+
+        def fill(text: str) -> list[Any] | None:
+            return self._fill(text, top_k, allowed, joint, beams)
+
+        if is_one(inputs):
+            try:
+                return fill(text_of(inputs))
+            except InputError:
+                if null:
+                    return None
+                raise
+        results = each(fill, cast(Iterable[object], inputs), workers, (lambda: None) if null else None)
+        if isinstance(inputs, Iterator):
+            return results
+        several = list(results)
+        # As the pipeline does if the list has one text.
+        return several[0] if isinstance(inputs, list) and len(several) == 1 else several
 
     def _fill(self, text: str, top_k: int, allowed: NDArray[np.int64] | None, joint: bool, beams: int) -> list[Any]:
-        if not isinstance(text, str):
-            raise InputError(f"A text is needed, not {type(text).__name__}: give a str.")
         ids = self.tokenizer.encode(clean(text)).ids
         masks = [place for place, token in enumerate(ids) if token == self._mask]
+        if len(ids) == SPECIAL:
+            raise BlankError("The text is blank: give one with visible characters.")
         if not masks:
-            raise InputError(f"There is no {MASK} in the text: write {MASK} where a word is to be filled in.")
+            raise InputError(f"The text has no {MASK}: write {MASK} in place of the word to fill in.")
         groups = windows(
             len(ids) - SPECIAL, [place - 1 for place in masks], self.bundle.truncation.max_length - SPECIAL
         )
         if joint:
             if len(masks) > JOINT_MASKS:
                 raise InputError(
-                    f"The text has {len(masks)} masks: joint fills {JOINT_MASKS} at most; fill fewer, or without it."
+                    f"The text has {len(masks)} masks, and joint can fill at most {JOINT_MASKS}: use fewer, or leave "
+                    "joint out."
                 )
             if len(groups) > 1:
                 raise InputError(
-                    f"The masks stand further apart than the {self.bundle.truncation.max_length} tokens that the model "
-                    "reads at once: fill them without joint, each in a window of its own."
+                    f"The masks are further apart than the {self.bundle.truncation.max_length} tokens that the model "
+                    "can read at once: leave joint out to fill each in a window of its own."
                 )
             return self._fill_together(ids, masks, groups[0], top_k, allowed, max(beams, top_k))
         filled: list[list[dict[str, Any]]] = []
@@ -170,7 +307,7 @@ class FillMask:
         for _ in places:
             candidates = []
             for score, tokens in kept:
-                # The first row is the leftmost mask that is still there.
+                # The first row belongs to the leftmost mask that isn't filled yet.
                 logs = _log(softmax(self.logits(_filled(cut, places, tokens))[0]))
                 logs[self._special] = -np.inf
                 candidates += [(score + float(logs[t]), (*tokens, int(t))) for t in _best(logs, beams, allowed)]
@@ -197,14 +334,14 @@ class FillMask:
         return total
 
     def _window(self, ids: list[int], start: int, stop: int) -> list[int]:
-        """Tokens ``start`` to ``stop`` of what stands between the special tokens, and those about them."""
+        """Tokens ``start`` to ``stop``, counted without the special tokens, between the special tokens."""
         return [self._first, *ids[1 + start : 1 + stop], self._last]
 
     def _decode(self, ids: list[int], skip: bool) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=skip))
 
     def _ids_of(self, targets: str | Sequence[str]) -> NDArray[np.int64]:
-        """The ids of target words, each once. Raises UsageError for one that is not a single token."""
+        """The ids of target words, without duplicates. Raises UsageError if a word is not a single token."""
         words = (targets,) if isinstance(targets, str) else tuple(targets)
         if self._targets is not None and self._targets[0] == words:
             return self._targets[1]
@@ -224,14 +361,15 @@ class FillMask:
         encoding = self.tokenizer.encode(word, add_special_tokens=False) if isinstance(word, str) else None
         if encoding is None or len(encoding.ids) != 1 or encoding.tokens[0] == "[UNK]":
             pieces = f" (its pieces are {', '.join(encoding.tokens)})" if encoding and len(encoding.ids) > 1 else ""
-            raise UsageError(f"The target {word!r} is not one token of the vocabulary{pieces}: leave it out.")
+            raise UsageError(f"The target {word!r} is not a single token of the vocabulary{pieces}: leave it out.")
         return int(encoding.ids[0])
 
 
 def windows(length: int, masks: Sequence[int], size: int) -> list[tuple[int, int]]:
-    """Spans of at most ``size`` tokens that hold every mask, each as many masks as fit, with the masks in its middle.
+    """Spans of at most ``size`` tokens that together hold every mask, each with as many masks as fit, in its middle.
 
-    ``masks`` are their places in order, from 0 to under ``length``. One span where all of them fit into one.
+    ``masks`` are the positions of the masks in order, from 0 to under ``length``. If all fit into one span, there is
+    only one.
     """
     spans = []
     index = 0
@@ -255,7 +393,7 @@ def _filled(ids: list[int], places: list[int], tokens: Sequence[int]) -> list[in
 
 
 def _best(scores: Scores, count: int, allowed: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """The indices of the ``count`` largest scores, best first, among ``allowed`` where that is given."""
+    """The indices of the ``count`` largest scores, best first, among ``allowed`` if that is given."""
     pool = scores if allowed is None else scores[allowed]
     count = min(count, len(pool))
     best = np.argpartition(-pool, count - 1)[:count]

@@ -1,4 +1,4 @@
-"""softmax, accuracy, macro_f1, log_loss, calibration_error, fit_temperature: NumPy alone, for training and runtime."""
+"""softmax, accuracy, macro_f1, log_loss, calibration_error, fit_temperature: with NumPy only, used everywhere."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def accuracy(probabilities: Floats, labels: Ints) -> float:
 
 
 def macro_f1(probabilities: Floats, labels: Ints) -> float:
-    """F1 of each class, averaged over the classes that stand in labels or predictions; as scikit-learn's ``macro``."""
+    """F1 averaged over the classes that occur in labels or predictions, as scikit-learn's ``macro``."""
     predicted = probabilities.argmax(axis=1)
     scores = []
     for label in np.union1d(predicted, labels):
@@ -52,18 +52,19 @@ def calibration_error(probabilities: Floats, labels: Ints, bins: int = 15) -> fl
     return float(np.sum(gaps))
 
 
-def fit_temperature(logits: NDArray[np.floating], labels: Ints, low: float = 0.05, high: float = 20.0) -> float:
-    """The temperature between ``low`` and ``high`` with the least log loss, by golden section on its logarithm.
+def fit_temperature(logits: NDArray[np.floating], labels: Ints, low: float = 0.1, high: float = 10.0) -> float:
+    """The temperature between ``low`` and ``high`` that fits the labels best, by golden section on its logarithm.
 
-    The loss is convex in ``1 / temperature``, so unimodal here. Where every row is right by any margin the loss has
-    no minimum; the bound keeps scores off 0 and 1. Source: Guo et al. 2017, section 4.2.
+    It minimises the summed log loss plus the square of the temperature's logarithm. That weak prior is worth a few
+    reviews: on a thousand it changes nothing that shows, but if every one of a few reviews is right by any margin, the
+    log loss alone has no minimum, and would make every score 0 or 1. Source: Guo et al. 2017, section 4.2.
     *Shape:* ``(rows, classes)`` and ``(rows,)``.
     """
     ratio = (np.sqrt(5) - 1) / 2
     a, b = np.log(low), np.log(high)
 
     def loss(logarithm: float) -> float:
-        return log_loss(softmax(logits, float(np.exp(logarithm))), labels)
+        return log_loss(softmax(logits, float(np.exp(logarithm))), labels) * len(labels) + logarithm**2
 
     c, d = b - ratio * (b - a), a + ratio * (b - a)
     at_c, at_d = loss(c), loss(d)

@@ -1,4 +1,4 @@
-"""locked(target), staging(target), publish: folders of one writer at a time, that appear whole or not at all."""
+"""locked, staging, publish, whole_file: one writer at a time, and folders and files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _RENAME_EXCHANGE = 2
 
 @contextlib.contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Keep other processes from writing ``target``, and clear away what a killed one left beside it.
+    """Keep other processes from writing ``target``, and remove what a killed process left beside it.
 
-    Raises OutputError where another one is at it, or the folder above can't be written.
+    Raises OutputError if another process is writing it, or if the parent folder can't be written.
     """
-    # Only those who write have it: it comes with huggingface_hub.
+    # Imported here, because only the extras train and export install it.
     import filelock
 
     path = target.with_name(f".{target.name}.lock")
@@ -34,21 +34,22 @@ def locked(target: Path) -> Iterator[None]:
         lock.acquire()
     except filelock.Timeout:
         raise OutputError(
-            f"Another process is writing {target}: wait until it is done, or choose another place."
+            f"Another process is writing {target}: wait until it is done, or choose another folder."
         ) from None
     except OSError as error:
-        raise OutputError(f"{target.parent} can't be written ({error.strerror}): choose another place.") from None
+        raise OutputError(f"{target.parent} can't be written ({error.strerror}): choose another folder.") from None
     try:
         _sweep(target)
         yield
     finally:
-        # While it is held: whoever opened it meanwhile finds it gone, and makes another.
+        # Removed while the lock is held. A process that has opened the file meanwhile finds it gone and makes a new
+        # one.
         path.unlink(missing_ok=True)
         lock.release()
 
 
 def _sweep(target: Path) -> None:
-    """Remove temporary siblings of ``target``. One in which it was set aside (not on Linux) gives it back first."""
+    """Remove temporary siblings of ``target``. If ``target`` was moved into one (not on Linux), move it back first."""
     left = re.compile(rf"\.{re.escape(target.name)}(\.partial)?(\.old)?\.[a-z0-9_]{{8}}")
     for path in list(target.parent.iterdir()):
         if left.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
@@ -58,46 +59,72 @@ def _sweep(target: Path) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder, at once as far as others see it. Nothing where there is none."""
+    """Remove a folder if it exists. For other processes it disappears in one step."""
     if folder.exists():
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         folder.rename(aside / "discarded")
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary sibling of the file ``path`` that becomes ``path`` when the block ends without an error.
+
+    It is on the disk before it gets its name, and the name is on the disk when this returns. Its own name doesn't
+    change from one try to the next, so what a killed writer left is written over.
+    Raises OutputError if the disk is full or can't be written; ``path`` is then what it was.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    _flush(temporary)
-    temporary.replace(path)
+    try:
+        try:
+            yield temporary
+            _flush(temporary)
+            temporary.replace(path)
+            _flush(path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OutputError(f"{path} can't be written ({error.strerror}): nothing there was changed.") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all. Raises OutputError as ``whole_file`` does."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def check_free(target: Path, overwrite: bool, what: str, marker: str) -> None:
-    """Raise OutputError where ``target`` can't be made, or holds something that would be lost.
+    """Raise OutputError if ``target`` can't be made, or holds something that would be lost.
 
-    With ``overwrite`` a folder that holds ``marker`` (one that we wrote) may be replaced; any other never.
+    With ``overwrite`` a folder that contains the file ``marker``, so one that we wrote, may be replaced. Any other
+    folder never is.
     """
     if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise OutputError(f"{target} is not a folder: choose another place for the {what}.")
+        raise OutputError(f"{target} is not a folder: choose another folder for the {what}.")
     if target.is_dir() and any(target.iterdir()):
         if not (target / marker).is_file():
-            raise OutputError(f"{target} holds files that are no {what}: choose another place.")
+            raise OutputError(f"{target} contains files that are not a {what}: choose another folder.")
         if not overwrite:
-            raise OutputError(f"{target} holds a {what} already: --overwrite replaces it, or choose another place.")
+            raise OutputError(
+                f"{target} already contains a {what}: use --overwrite to replace it, or choose another folder."
+            )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
-        raise OutputError(f"{target.parent} can't be written ({error.strerror}): choose another place.") from None
+        raise OutputError(f"{target.parent} can't be written ({error.strerror}): choose another folder.") from None
 
 
 @contextlib.contextmanager
 def staging(target: Path) -> Iterator[Path]:
     """A temporary sibling of ``target`` that becomes ``target`` when the block ends without an error.
 
-    Whatever goes wrong, ``target`` is what it was. Raises OutputError where the disk is full or can't be written.
+    If anything goes wrong, ``target`` stays as it was. Raises OutputError if the disk is full or can't be written.
     """
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -108,14 +135,14 @@ def staging(target: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
-        # An error from a library that a caller's block runs may be an OSError too, without a number.
+        # A library that the caller's block uses may raise an OSError without a number for reasons of its own.
         if error.errno is None:
             raise
         raise OutputError(f"{target} can't be written ({error.strerror}): nothing there was changed.") from error
 
 
 def publish(source: Path, target: Path) -> None:
-    """Flush ``source`` to disk and rename it to ``target``; what stood there is removed after the swap."""
+    """Flush ``source`` to disk and rename it to ``target``; what was there is removed after the swap."""
     for folder, _, names in os.walk(source):
         for name in names:
             _flush(Path(folder, name))
@@ -138,6 +165,11 @@ def _umask() -> int:
     return mask
 
 
+def sync_folder(folder: Path) -> None:
+    """Have the disk keep the names in ``folder`` as they are now."""
+    _flush(folder)
+
+
 def _flush(path: Path) -> None:
     if path.is_dir() and os.name == "nt":
         return
@@ -149,7 +181,7 @@ def _flush(path: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two folders in one step (Linux's renameat2). False where the system can't."""
+    """Swap two folders in one step (Linux's renameat2). False if the system can't."""
     if not sys.platform.startswith("linux"):
         return False
     try:

@@ -1,64 +1,83 @@
-"""Sentiment: labels and calibrated scores for reviews, called as a transformers pipeline is."""
+"""Sentiment: labels and calibrated scores of reviews, called like a transformers pipeline."""
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar, overload
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, TypedDict, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .attribution import Attribution, locate
 from .errors import BundleError, InputError, UsageError
+from .inputs import Errors, Text, check_count, check_errors, each, is_one, text_of
 from .metrics import softmax
-from .runtime import Loaded
+from .model import Pipeline
 from .text import SPECIAL, ReviewEncoder, Truncation
 
 TASK = "sentiment"
 _UNSET: Any = object()
-Result = TypeVar("Result")
 
 
-class Sentiment:
-    """A sentiment bundle, loaded. One object may serve many threads.
+class Label(TypedDict):
+    """A label and its calibrated probability."""
+
+    label: str
+    score: float
+
+
+class LabelOrNull(TypedDict):
+    """A Label, or what stands in its place with ``errors="null"``: None for both."""
+
+    label: str | None
+    score: float | None
+
+
+class Sentiment(Pipeline):
+    """A loaded sentiment bundle. Many threads can share one object.
 
     Arguments:
-        model: folder of a bundle; None takes $EDGE_IMDB_MODELS/sentiment, ./models/sentiment, or the embedded one.
+        model: folder of a bundle, or its repository on the Hub, ``"user/repo"``, of which the files that are needed are
+            fetched once; None takes $EDGE_IMDB_MODELS/sentiment, or the embedded one.
+        revision: branch, tag or commit of the repository; None is its main branch.
         provider: ``auto``, ``cpu``, ``cuda`` or another execution provider that the installed ONNX Runtime has.
-        threads: threads that work on one text; None leaves one a physical core.
-        precision: ``int8``, ``fp32``, or ``auto``: int8 on a CPU, fp32 elsewhere, whichever there is.
-        exact: read every review to the length that the model was trained on. Otherwise a long review is first read in
-            part, as ``bundle.first_reading`` says, and no further where that makes sure enough.
-        windows: read the whole of a review that is longer than the model reads, in windows of equal length, and take
-            the mean of their logits; the first reading is left out.
+        threads: number of threads per text; None means one per physical core that this process may use.
+        precision: ``int8``, ``fp32`` or ``auto``. ``auto`` prefers int8 on a CPU and fp32 elsewhere, and takes the
+            other one if the bundle has only that.
+        exact: never use the early exit. Without it, a long review is first cut to ``bundle.early_exit.length`` tokens,
+            and if that gives a score of at least ``threshold``, the rest is not read.
+        sliding_windows: read all of a review that is longer than the model's maximum, in windows of equal length, and
+            average their logits. There is no early exit then.
 
-    Raises BundleError, ProviderError, UsageError or MissingDependencyError.
+    Raises BundleError, HubError, ProviderError, UsageError or MissingDependencyError.
     """
 
     def __init__(
         self,
         model: str | os.PathLike[str] | None = None,
         *,
+        revision: str | None = None,
         provider: str = "auto",
         threads: int | None = None,
         precision: str = "auto",
         exact: bool = False,
-        windows: bool = False,
+        sliding_windows: bool = False,
     ) -> None:
-        self._loaded = Loaded(TASK, model, provider, threads, precision)
-        self.bundle = self._loaded.bundle
-        self.reason = self._loaded.reason
-        self.precision = self._loaded.precision
-        self._encoder = ReviewEncoder(self._loaded.tokenizer, self.bundle.truncation, copy=False)
-        self._windows = windows
-        self._first = None if exact or windows else self.bundle.first_reading
-        labels = self._loaded.output[-1]
+        behaviour = {"exact": exact, "sliding_windows": sliding_windows}
+        super().__init__(TASK, model, revision, provider, threads, precision, behaviour)
+        self._encoder = ReviewEncoder(self._model.tokenizer, self.bundle.truncation, copy=False)
+        self._sliding_windows = sliding_windows
+        self._first = None if exact or sliding_windows else self.bundle.early_exit
+        # No cut keeps more ids than this of a review.
+        lengths = [self.bundle.truncation.max_length, *([self._first.length] if self._first else [])]
+        self._reach = max(lengths) - SPECIAL
+        labels = self._model.output[-1]
         if labels != len(self.bundle.labels):
             raise BundleError(
-                f"The graph of {self.bundle.path} tells {labels} labels apart where its manifest names "
-                f"{len(self.bundle.labels)}: export the bundle again."
+                f"The graph of {self.bundle.path} has {labels} outputs, but its manifest lists "
+                f"{len(self.bundle.labels)} labels: export the bundle again."
             )
 
     @property
@@ -66,108 +85,260 @@ class Sentiment:
         """The labels, in the order of the logits."""
         return list(self.bundle.labels)
 
-    @property
-    def provider(self) -> str:
-        """The execution provider that the session got, as ONNX Runtime calls it."""
-        return self._loaded.provider
+    def encode(self, text: Text) -> list[int]:
+        """The token ids that the graph gets for a review. *Shape:* ``(length,)``. Raises InputError if it is blank."""
+        return self._encoder.encode(text_of(text))
 
-    def encode(self, text: str) -> list[int]:
-        """The token ids of one review, as the graph gets them. *Shape:* ``(length,)``. Raises InputError if blank."""
-        return self._encoder.frame(self.bundle.truncation.cut(self._tokens(text)))
+    def count_tokens(self, text: Text) -> int:
+        """How many tokens a review has before it is cut, special tokens included. Raises InputError if blank."""
+        return len(self._encoder.tokens(text_of(text))) + SPECIAL
 
-    def logits(self, text: str, max_length: int | None = None) -> NDArray[np.float32]:
+    def logits(self, text: Text, max_length: int | None = None) -> NDArray[np.float32]:
         """The logits of one review, cut to ``max_length`` tokens, by default as many as the model was trained on.
 
-        *Shape:* ``(labels,)``. Raises InputError where the text is blank.
+        *Shape:* ``(labels,)``. Raises InputError where the text is blank, UsageError where ``max_length`` is under 3 or
+        over the model's.
         """
-        return self._logits(self._tokens(text), self._cut(max_length))
+        return self._logits(self._ends(text_of(text)), self._cut(max_length))
 
-    def probabilities(self, text: str) -> NDArray[np.float64]:
-        """Calibrated probabilities of one review. *Shape:* ``(labels,)``. Raises InputError where it is blank."""
-        tokens = self._tokens(text)
-        if self._windows:
-            return softmax(self._windows_mean(tokens), self.bundle.temperature)
-        first = self._first
+    @overload
+    def probabilities(self, inputs: Text) -> NDArray[np.float64]: ...
+    @overload
+    def probabilities(
+        self,
+        inputs: Iterable[Text | None],
+        *,
+        batch_size: int | None = ...,
+        workers: int = ...,
+        errors: Errors = ...,
+    ) -> NDArray[np.float64]: ...
+    def probabilities(
+        self,
+        inputs: Text | Iterable[Text | None],
+        *,
+        batch_size: int | None = None,
+        workers: int = 1,
+        errors: Errors = "raise",
+    ) -> NDArray[np.float64]:
+        """Calibrated probabilities of one review or of several, given as in a call.
+
+        *Shape:* ``(labels,)`` for one, ``(texts, labels)`` for several. Raises InputError where a text is blank or
+        none; with ``errors="null"`` its row is NaN.
+        """
+        null = check_errors(errors)
+        _check_batch_size(batch_size)
+        if is_one(inputs):
+            try:
+                return self._probabilities(text_of(inputs))
+            except InputError:
+                if null:
+                    return self._no_probabilities()
+                raise
+        rows = list(each(self._probabilities, inputs, workers, self._no_probabilities if null else None))
+        return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.bundle.labels))
+
+    def _no_probabilities(self) -> NDArray[np.float64]:
+        return np.full(len(self.bundle.labels), np.nan)
+
+    def _probabilities(self, text: str) -> NDArray[np.float64]:
+        if self._sliding_windows:
+            return softmax(self._mean_of_windows(self._tokens(text)), self.bundle.temperature)
+        tokens, first = self._ends(text), self._first
         if first is not None and len(tokens) + SPECIAL > first.length:
-            scores = softmax(self._logits(tokens, self._cut(first.length)), first.temperature)
+            cut = Truncation(first.length, self.bundle.truncation.head_ratio)
+            scores = softmax(self._logits(tokens, cut), first.temperature)
             if scores.max() >= first.threshold:
                 return scores
         return softmax(self._logits(tokens, self.bundle.truncation), self.bundle.temperature)
 
     def _tokens(self, text: str) -> list[int]:
-        if not isinstance(text, str):
-            raise InputError(f"A text is needed, not {type(text).__name__}: give a str.")
+        """All ids of a review, however long."""
         return self._encoder.tokens(text)
+
+    def _ends(self, text: str) -> list[int]:
+        """Ids of a review that give, cut to any length that the model reads, what all of them give."""
+        return self._encoder.ends(text, self._reach)
 
     def _cut(self, max_length: int | None) -> Truncation:
         whole = self.bundle.truncation
-        return whole if max_length is None else Truncation(max_length, whole.head_ratio)
+        if max_length is None:
+            return whole
+        if check_count("max_length", max_length) > whole.max_length:
+            raise UsageError(
+                f"max_length is {max_length}: this model reads {whole.max_length} tokens at most; give no more, or "
+                "open it with sliding_windows=True to read longer texts."
+            )
+        return Truncation(int(max_length), whole.head_ratio)
 
     def _logits(self, tokens: list[int], cut: Truncation) -> NDArray[np.float32]:
-        result: NDArray[np.float32] = self._loaded.run(self._encoder.frame(cut.cut(tokens)))[0]
+        result: NDArray[np.float32] = self._model.run(self._encoder.frame(cut.cut(tokens)))[0]
         return result
 
-    def _windows_mean(self, tokens: list[int]) -> NDArray[np.float32]:
+    def _windows(self, tokens: list[int]) -> list[list[int]]:
         count = -(-len(tokens) // (self.bundle.truncation.max_length - SPECIAL))
         spans = np.linspace(0, len(tokens), count + 1).astype(int)
-        parts = [self._loaded.run(self._encoder.frame(tokens[a:b]))[0] for a, b in itertools.pairwise(spans)]
+        return [tokens[a:b] for a, b in itertools.pairwise(spans)]
+
+    def _mean_of_windows(self, tokens: list[int]) -> NDArray[np.float32]:
+        parts = [self._model.run(self._encoder.frame(window))[0] for window in self._windows(tokens)]
         mean: NDArray[np.float32] = np.mean(parts, axis=0)
         return mean
 
-    def stream(self, texts: Iterable[str], workers: int = 1) -> Iterator[dict[str, Any]]:
-        """Yield ``{"label", "score"}`` for each text, in order, as it comes.
+    def explain(self, text: str) -> dict[str, Any]:
+        """The label of one review, and which of its words and sentences decided.
+
+        Returns a dict of plain values: ``label`` and ``score``, those of a call; ``toward``, the label that positive
+        weights speak for (of two labels the second, of more the one that was given); ``margin``, the log-odds of that
+        label, in nats; ``words``, a list of ``{"word", "start", "end", "weight"}``; ``sentences``, ``{"start", "end",
+        "weight", "alone"}``; ``unread``, ``{"start", "end", "why"}``, with ``why`` ``"cut"`` (of a long review) or
+        ``"dropped"`` (markup). Places are characters of ``text`` as given.
+
+        A weight is by how much the margin falls when the model, in its last layer, leaves that word or sentence out.
+        ``alone`` is the margin when it reads that sentence alone there. Source: ``edge_graph/subsets.py``. It is done
+        in int8, in the run that gives the label, whatever ``precision`` is.
+
+        Raises InputError if the text is blank, BundleError if the bundle has no graph for it.
+        """
+        if not isinstance(text, str):
+            raise InputError(f"A text is needed, not {type(text).__name__}: give a str.")
+        located = locate(self._encoder, text)
+        found = Attribution(located, self._model.run_subsets, self._encoder.frame)
+        places, temperature, first = list(range(len(located.ids))), self.bundle.temperature, self._first
+        if self._sliding_windows:
+            scores = softmax(np.mean([found.read(window) for window in self._windows(places)], axis=0), temperature)
+        else:
+            sure = False
+            if first is not None and len(places) + SPECIAL > first.length:
+                temperature = first.temperature
+                scores = softmax(found.read(self._cut(first.length).cut(places)), temperature)
+                sure = bool(scores.max() >= first.threshold)
+            if not sure:
+                found.forget()
+                temperature = self.bundle.temperature
+                scores = softmax(found.read(self.bundle.truncation.cut(places)), temperature)
+        best = int(np.argsort(-scores, kind="stable")[0])
+        ranked = {"label": self.bundle.labels[best], "score": float(scores[best])}
+        return {**ranked, **found.result(text, self.labels, temperature)}
+
+    def stream(self, texts: Iterable[Text | None], workers: int = 1, *, errors: Errors = "raise") -> Iterator[Label]:
+        """Yield ``{"label", "score"}`` for each text, in order, as soon as it and those before it are done.
 
         ``workers`` is how many texts run at a time. With as many as there are cores and ``threads=1`` the whole is
-        done soonest; with one worker and several threads each text is. Raises InputError as a call does.
+        done soonest; with one worker and several threads each text is. With several, ``texts`` is walked in a thread
+        of its own. Raises InputError as a call does, and takes ``errors`` as it does.
         """
-        for ranked in ordered_map(self._ranked, texts, workers):
-            yield ranked[0]
+        instead = (lambda: [_nothing()]) if check_errors(errors) else None
+        return (ranked[0] for ranked in each(self._ranked, texts, workers, instead))
 
-    def _ranked(self, text: str) -> list[dict[str, Any]]:
-        scores = self.probabilities(text)
+    def _ranked(self, text: str) -> list[Label]:
+        scores = self._probabilities(text)
         order = np.argsort(-scores, kind="stable")
         return [{"label": self.bundle.labels[i], "score": float(scores[i])} for i in order]
 
+    # A str is an Iterable of str and a mapping one of its keys, which comes to the same for no caller.
     @overload
-    def __call__(self, inputs: str, *, top_k: int | None = ...) -> list[dict[str, Any]]: ...
+    def __call__(  # type: ignore[overload-overlap]
+        self, inputs: str, *, top_k: int | None = ..., batch_size: int | None = ..., workers: int = ...
+    ) -> list[Label]: ...
     @overload
-    def __call__(self, inputs: Sequence[str], *, top_k: int | None = ...) -> list[Any]: ...
-    def __call__(self, inputs: str | Sequence[str], *, top_k: int | None = _UNSET) -> list[Any]:
-        """Label a review or a list of them; the results are those of transformers' text-classification pipeline.
+    def __call__(  # type: ignore[overload-overlap]
+        self, inputs: Mapping[str, Any], *, batch_size: int | None = ..., workers: int = ...
+    ) -> Label: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, inputs: Mapping[str, Any], *, top_k: int | None, batch_size: int | None = ..., workers: int = ...
+    ) -> list[Label]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, inputs: Iterator[Text], *, batch_size: int | None = ..., workers: int = ...
+    ) -> Iterator[Label]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, inputs: Iterator[Text], *, top_k: int | None, batch_size: int | None = ..., workers: int = ...
+    ) -> Iterator[list[Label]]: ...
+    @overload
+    def __call__(self, inputs: Iterable[Text], *, batch_size: int | None = ..., workers: int = ...) -> list[Label]: ...
+    @overload
+    def __call__(
+        self, inputs: Iterable[Text], *, top_k: int | None, batch_size: int | None = ..., workers: int = ...
+    ) -> list[list[Label]]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self,
+        inputs: Iterator[Text | None],
+        *,
+        errors: Literal["null"],
+        batch_size: int | None = ...,
+        workers: int = ...,
+    ) -> Iterator[LabelOrNull]: ...
+    @overload
+    def __call__(
+        self,
+        inputs: Iterable[Text | None],
+        *,
+        errors: Literal["null"],
+        batch_size: int | None = ...,
+        workers: int = ...,
+    ) -> list[LabelOrNull]: ...
+    @overload
+    def __call__(
+        self,
+        inputs: Text | Iterable[Text | None] | None,
+        *,
+        top_k: int | None = ...,
+        batch_size: int | None = ...,
+        workers: int = ...,
+        errors: Errors,
+    ) -> Any: ...
+    def __call__(
+        self,
+        inputs: Text | Iterable[Text | None] | None,
+        *,
+        top_k: int | None = _UNSET,
+        batch_size: int | None = None,
+        workers: int = 1,
+        errors: Errors = "raise",
+    ) -> Any:
+        """Label a review or several; the results are those of transformers' text-classification pipeline.
 
-        Without ``top_k``: the best label of each text, ``[{"label", "score"}, ...]``. With ``top_k``: that many labels
-        a text (None: all), best first; a list for one text, a list of lists for a list of texts.
+        ``inputs`` is a text; a mapping ``{"text": …}``; a list or another sequence of them, an array or a Series; or an
+        iterator, whose results come as an iterator, one by one. Without ``top_k``: the best label of each text,
+        ``[{"label", "score"}, ...]``, for a mapping without the list. With ``top_k``: that many labels a text (None:
+        all), best first; a list for one text, a list of lists for a list of texts.
 
-        Raises InputError where a text is blank or no str, UsageError where ``top_k`` is under 1.
+        ``workers`` is how many texts run at a time, as in ``stream``. ``batch_size`` is taken as a pipeline takes it
+        and changes nothing: each text runs by itself. ``errors="null"`` gives a text that is blank or none a label and
+        a score of None.
+
+        Raises InputError where a text is blank or none, which names its index in ``inputs``; UsageError where
+        ``top_k``, ``batch_size`` or ``workers`` is under 1.
         """
-        if top_k is not _UNSET and top_k is not None and (not isinstance(top_k, int) or top_k < 1):
-            raise UsageError(f"top_k is {top_k!r}: it must be 1 or more, or None for all labels.")
-        if isinstance(inputs, str):
-            return self._ranked(inputs)[: 1 if top_k is _UNSET else top_k]
-        if top_k is _UNSET:
-            return list(self.stream(inputs))
-        return [self._ranked(text)[:top_k] for text in inputs]
+        best = top_k is _UNSET
+        count = 1 if best else None if top_k is None else check_count("top_k", top_k)
+        null = check_errors(errors)
+        check_count("workers", workers)
+        _check_batch_size(batch_size)
+
+        if is_one(inputs):
+            try:
+                ranked = self._ranked(text_of(inputs))[:count]
+            except InputError:
+                if not null:
+                    raise
+                ranked = [_nothing()]
+            return ranked[0] if best and isinstance(inputs, Mapping) else ranked
+        instead = (lambda: [_nothing()]) if null else None
+        texts = cast(Iterable[object], inputs)
+        several = (found[0] if best else found[:count] for found in each(self._ranked, texts, workers, instead))
+        return several if isinstance(inputs, Iterator) else list(several)
 
 
-def ordered_map(function: Callable[[str], Result], texts: Iterable[str], workers: int) -> Iterator[Result]:
-    """``map`` with so many calls at a time, its results in order as they come. Raises UsageError for no workers."""
-    if workers < 1:
-        raise UsageError(f"workers is {workers}: it must be 1 or more.")
-    if workers == 1:
-        yield from map(function, texts)
-        return
-    from concurrent.futures import Future, ThreadPoolExecutor
+def _nothing() -> Label:
+    """The null of a bad row. Not a Label, as only those see who ask for it."""
+    nothing: Any = {"label": None, "score": None}
+    return nothing  # type: ignore[no-any-return]
 
-    pending: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for text in texts:
-                pending.append(pool.submit(function, text))
-                # Enough that no worker waits while another is at a long text, and no more: texts may be a stream.
-                if len(pending) > 8 * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+
+def _check_batch_size(batch_size: int | None) -> None:
+    if batch_size is not None:
+        check_count("batch_size", batch_size)

@@ -1,12 +1,11 @@
-"""open_session and providers: ONNX Runtime with the execution provider and the threads that were asked for."""
+"""open_session: ONNX Runtime with the given execution provider and number of threads."""
 
 from __future__ import annotations
 
-import ctypes
-import functools
+import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,55 +28,102 @@ PROVIDERS = {
     "qnn": "QNNExecutionProvider",
     "xnnpack": "XnnpackExecutionProvider",
 }
+_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 
 
 def warn(line: str) -> None:
-    """Print a line for a person to standard error."""
+    """Print a line for a person on standard error."""
     print(line, file=sys.stderr)
 
 
 def runtime() -> Any:
     """The module onnxruntime. Raises MissingDependencyError, which says what to install."""
     try:
-        import onnxruntime
+        with _without_telemetry():
+            import onnxruntime
     except ImportError as error:
         raise MissingDependencyError(
-            "No ONNX Runtime is installed: pip install onnxruntime (or onnxruntime-gpu, for CUDA)."
+            "No ONNX Runtime is installed: pip install 'edge-imdb[cpu]' (or 'edge-imdb[gpu]', for CUDA)."
         ) from error
     if not hasattr(onnxruntime, "InferenceSession"):
         raise MissingDependencyError(
-            "The installed ONNX Runtime is broken, as it is after one of onnxruntime and onnxruntime-gpu was removed "
-            "from beside the other: pip uninstall both, then install one."
+            "The installed ONNX Runtime is broken, which happens if onnxruntime and onnxruntime-gpu were both "
+            "installed and one was removed: pip uninstall both, then install one."
         )
-    _let_forked_processes_end()
     return onnxruntime
 
 
-@functools.cache
-def _let_forked_processes_end() -> None:
-    """Spare processes that are forked from now on what ONNX Runtime does at a process's end.
+@contextlib.contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """Keep ONNX Runtime from starting telemetry. It reads the variable only once, when it is imported.
 
-    It waits for threads that it started when it was imported, and that a fork leaves behind: forever, or until it gives
-    up with a core dump. glibc's on_exit ends such a process just before, when Python has done all that it has to do.
+    From version 1.29 on it reports each session (the graph's name and hashes, the machine) to its maker, which is wrong
+    for texts that must stay on their device. Its thread doesn't exist in a forked process either, whose end would wait
+    for it for ever. If the variable is already set, or onnxruntime already imported, nothing changes.
     """
-    try:
-        libc = ctypes.CDLL(None)
-        on_exit, end = libc.on_exit, libc._exit
-    except (OSError, AttributeError, TypeError):
+    if "onnxruntime" in sys.modules or _TELEMETRY in os.environ:
+        yield
         return
-    os.register_at_fork(after_in_child=lambda: on_exit(end, None))
+    os.environ[_TELEMETRY] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_TELEMETRY]
+
+
+def usable_cores(root: Path = Path("/")) -> int | None:
+    """The number of physical cores that this process may use, at least 1; None if the system doesn't say.
+
+    It counts the cores of the CPU affinity (taskset, cpuset), up to the quota of the control group (a container's
+    limit). Only whole cores of a quota count, because a thread that has used up the quota is stopped, and the others
+    wait for it. ``root`` is the folder with /proc and /sys. macOS and Windows give None.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    cores = {_read(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") or cpu for cpu in
+             os.sched_getaffinity(0)}  # fmt: skip
+    return max(1, min([len(cores), *(int(quota) for quota in _quotas(root))]))
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """The number of CPUs by each quota on this process's control group and on the groups that contain it.
+
+    Source: the kernel's Documentation/admin-guide/cgroup-v2.rst, "CPU Interface Files"; scheduler/sched-bwc.rst for v1.
+    """
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, group = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = root / "sys/fs/cgroup" / controllers
+        # A container may see its own group as the root, and still get the path that it has outside.
+        folder = top / group.lstrip("/")
+        for place in (folder, *folder.parents[: len(folder.parts) - len(top.parts)]):
+            if controllers:
+                quota = [_read(place / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
+            else:
+                quota = _read(place / "cpu.max").split()
+            if len(quota) == 2 and all(part.isdecimal() for part in quota) and int(quota[1]):
+                yield int(quota[0]) / int(quota[1])
+
+
+def _read(path: Path) -> str:
+    """The text of a small system file, "" if it is missing."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
 
 
 def available_providers() -> list[str]:
-    """The names of PROVIDERS that the installed runtime was built with; any it has beyond them as it calls them."""
+    """The execution providers of the installed runtime, by the names in PROVIDERS, or by its own name for any other."""
     names = {theirs: ours for ours, theirs in PROVIDERS.items()}
     return [names.get(theirs, theirs) for theirs in runtime().get_available_providers()]
 
 
 def choose_provider(provider: str) -> str:
-    """The provider to try first: ``auto`` is CUDA where the runtime has it, else the CPU.
+    """The provider to try first: ``auto`` is CUDA if the runtime has it, else the CPU.
 
-    Raises UsageError for an unknown name, ProviderError where the runtime lacks it.
+    Raises UsageError for an unknown name, ProviderError if the runtime doesn't have it.
     """
     if provider != "auto" and provider not in PROVIDERS:
         raise UsageError(f"There is no execution provider {provider!r}: use auto, {', '.join(PROVIDERS)}.")
@@ -85,7 +131,7 @@ def choose_provider(provider: str) -> str:
     if provider == "auto":
         return "cuda" if "cuda" in available else "cpu"
     if provider not in available:
-        hint = "; for CUDA, pip install onnxruntime-gpu in onnxruntime's place" if provider == "cuda" else ""
+        hint = "; for CUDA, pip install onnxruntime-gpu instead of onnxruntime" if provider == "cuda" else ""
         raise ProviderError(
             f"The installed ONNX Runtime has no execution provider {provider!r}: "
             f"use auto or one that it has ({', '.join(available)}){hint}."
@@ -99,12 +145,14 @@ def open_session(
     threads: int | None = None,
     say: Callable[[str], None] = warn,
     *,
+    data: Path | None = None,
     optimise: bool = True,
 ) -> onnxruntime.InferenceSession:
-    """Load a graph. ``threads`` is how many work on one text; None leaves one a physical core.
+    """Load a graph. ``threads`` is the number of threads per text; with None ONNX Runtime uses one per physical core.
 
-    ``optimise`` False runs the graph as it is written, which loads faster too.
-    ``say`` gets a line where ``auto`` found a CUDA runtime that doesn't start and fell back to the CPU.
+    ``data`` is the file with its weights, if it has one, which may be a link. With ``optimise`` False the graph runs as
+    it is written, which also loads faster. ``say`` gets a line if ``auto`` found CUDA, could not start it and fell back
+    to the CPU.
     Raises UsageError, ProviderError, BundleError.
     """
     if threads is not None and threads < 1:
@@ -113,13 +161,19 @@ def open_session(
     chosen = choose_provider(provider)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    # Between two runs threads spin, to be at hand for the next: for a millisecond, not the ten of the default, which
-    # keep a core busy for nothing. Older runtimes don't know the setting and keep to theirs.
+    # Between two runs the threads spin, so that the next run can start at once: for one millisecond instead of the
+    # default ten, which would keep a core busy for nothing. Older runtimes don't know this setting and ignore it.
     options.add_session_config_entry("session.intra_op.spin_duration_us", "1000")
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if threads is not None:
         options.intra_op_num_threads = threads
+    give = getattr(options, "add_external_initializers_from_files_in_memory", None)
+    if data is not None and data.is_symlink() and give is not None:
+        # ONNX Runtime refuses a link that leads out of the folder of the graph. What it is given it copies. Runtimes
+        # without this call (1.19) follow any link.
+        content = data.read_bytes()
+        give([data.name], [content], [len(content)])
     order = [PROVIDERS[chosen]] if chosen == "cpu" else [PROVIDERS[chosen], PROVIDERS["cpu"]]
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=order)
@@ -132,7 +186,7 @@ def open_session(
                 f"The execution provider {chosen!r} doesn't start: {str(error).splitlines()[0]}"
             ) from error
         say(f"CUDA doesn't start ({str(error).splitlines()[0]}): running on the CPU.")
-        return open_session(graph, "cpu", threads, say, optimise=optimise)
+        return open_session(graph, "cpu", threads, say, data=data, optimise=optimise)
     if chosen != "cpu" and PROVIDERS[chosen] not in session.get_providers():
         if provider != "auto":
             raise ProviderError(

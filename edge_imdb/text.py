@@ -1,24 +1,44 @@
-"""clean(text) and ReviewEncoder: from a review to token ids, the same way at training and at run time."""
+"""clean, is_blank, ReviewEncoder: from a review to token ids, the same way at training and at run time, and back."""
 
 from __future__ import annotations
 
+import functools
 import html
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
-from .errors import InputError, UsageError
+from .errors import BlankError, InputError, UsageError
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
-# Tokens that a BERT tokenizer adds to a text: [CLS] and [SEP].
+# The number of tokens that a BERT tokenizer adds to a text: [CLS] and [SEP].
 SPECIAL = 2
 _BREAK = re.compile(r"<\s*/?\s*br\s*/?\s*>", re.IGNORECASE)
 # Only entities that end in ";": html.unescape also takes "&not" in "why&not" for one.
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 # Unicode's categories Cc, control characters, and Cs, lone surrogates, which no tokenizer accepts.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_VISIBLE = re.compile(r"[^\W_]")
+
+# Below, for texts of megabytes. Behind these characters, and behind a word before white space, a text may be cut: a
+# BERT tokenizer ends a word there, and no break tag or entity that `clean` looks for goes on.
+_MARK = re.compile("[.,!?()*\"':+=%@$^~|{}_`\\\\\\-\u3001\u3002\uff01\uff0c\uff1f\u3400-\u4dbf\u4e00-\u9fff]")
+_GAP = re.compile(r"\s(?:(?<=[^\s</>rR;]\s)|(?<=[^bB;][rR]\s))")
+# A letter or digit that a BERT tokenizer doesn't take for a word of its own, as it does a Chinese one.
+_PLAIN = "[^\\W_\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+# Characters of which many do as well as more: white space, controls, what is dropped, marks, and signs of no word.
+_MANY = [r"\s", "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]", "[\xad\ufeff\u200b-\u200f\u202a-\u202e\u2060-\u2063]"]
+_MANY += ["[\u0300-\u036f]", "[\U0001f300-\U0001f64f]"]
+# Characters that it drops, and that were in Unicode long before any version of it.
+_DROPPED = dict.fromkeys(
+    chain([0xAD, 0xFEFF], range(0x200B, 0x2010), range(0x202A, 0x202F), range(0x2060, 0x2064), range(0x300, 0x370))
+)
+# Characters: what a tokenizer gets at a time, since it takes 150 bytes for each.
+_PIECE = 1 << 15
 
 
 def clean(text: str) -> str:
@@ -27,15 +47,94 @@ def clean(text: str) -> str:
     ``<br />`` in all its spellings becomes a space, HTML entities become their characters, control characters (NUL
     among them) and lone surrogates become spaces, and runs of white space become one space. May return ``""``.
     """
+    return _clean(text, "&" in text)
+
+
+def _clean(text: str, entities: bool) -> str:
+    """``clean``, where ``entities`` says whether the whole text, of which this may be a piece, has a ``&``."""
     text = _BREAK.sub(" ", text)
-    if "&" in text:
+    if entities:
         text = _BREAK.sub(" ", _ENTITY.sub(lambda match: html.unescape(match.group()), text))
     return " ".join(_CONTROL.sub(" ", text).split())
 
 
+def is_blank(text: str) -> bool:
+    """Whether nothing is left of a text for a BERT tokenizer: white space, markup, and characters that it drops.
+
+    ``ReviewEncoder`` raises BlankError for the same texts.
+    """
+    text = clean(text)
+    # Quick: no letter and no digit is dropped.
+    return _VISIBLE.search(text) is None and not _normalizer().normalize_str(text).strip()
+
+
+@functools.cache
+def _normalizer() -> Any:
+    from tokenizers.normalizers import BertNormalizer
+
+    return BertNormalizer()
+
+
+def _cut(text: str, start: int, stop: int | None = None) -> int | None:
+    """A place behind ``start``, up to ``stop``, where a text may be cut without a change to any token."""
+    stop = len(text) if stop is None else stop
+    # By turns, since one of the two may be rare.
+    while start < stop:
+        end = min(stop, start + _PIECE)
+        if (mark := _MARK.search(text, start, end)) is not None:
+            return mark.end()
+        if (gap := _GAP.search(text, start, end)) is not None:
+            return gap.start()
+        start = end
+    return None
+
+
+Spans = list[tuple[int, int]]
+
+
+def clean_with_spans(text: str) -> tuple[str, Spans]:
+    """``clean(text)``, and for each of its characters the start and the end of the part of ``text`` it comes from."""
+    spans = [(place, place + 1) for place in range(len(text))]
+    text, spans = _substitute(_BREAK, lambda match: " ", text, spans)
+    if "&" in text:
+        text, spans = _substitute(_ENTITY, lambda match: html.unescape(match.group()), text, spans)
+        text, spans = _substitute(_BREAK, lambda match: " ", text, spans)
+    text = _CONTROL.sub(" ", text)
+    kept: list[str] = []
+    found: Spans = []
+    for character, (start, end) in zip(text, spans, strict=True):
+        if not character.isspace():
+            kept.append(character)
+            found.append((start, end))
+        elif kept and kept[-1] == " ":
+            found[-1] = (found[-1][0], end)
+        elif kept:
+            kept.append(" ")
+            found.append((start, end))
+    if kept and kept[-1] == " ":
+        del kept[-1], found[-1]
+    return "".join(kept), found
+
+
+def _substitute(
+    pattern: re.Pattern[str], replace: Callable[[re.Match[str]], str], text: str, spans: Spans
+) -> tuple[str, Spans]:
+    """``pattern.sub(replace, text)``, and the spans of what comes of it."""
+    parts: list[str] = []
+    found: Spans = []
+    at = 0
+    for match in pattern.finditer(text):
+        new = replace(match)
+        parts += [text[at : match.start()], new]
+        found += spans[at : match.start()]
+        found += [(spans[match.start()][0], spans[match.end() - 1][1])] * len(new)
+        at = match.end()
+    return "".join([*parts, text[at:]]), found + spans[at:]
+
+
 @dataclass(frozen=True)
 class Truncation:
-    """How a review longer than ``max_length`` tokens is cut: it keeps its head and its tail.
+    """How to cut a review that is longer than ``max_length`` tokens: it keeps its head and its tail.
 
     Source: Sun et al. 2019, "How to Fine-Tune BERT for Text Classification?", section 5.1, where 128 tokens of head
     and 382 of tail did best on IMDb; ``head_ratio`` is the head's share of the tokens kept.
@@ -46,9 +145,11 @@ class Truncation:
 
     def __post_init__(self) -> None:
         if self.max_length < 3:
-            raise UsageError(f"max_length is {self.max_length}: it must be 3 or more, two special tokens included.")
+            raise UsageError(
+                f"max_length is {self.max_length}: it must be 3 or more, because two tokens are special ones."
+            )
         if not 0 <= self.head_ratio <= 1:
-            raise UsageError(f"head_ratio is {self.head_ratio}: it must lie between 0 and 1.")
+            raise UsageError(f"head_ratio is {self.head_ratio}: it must be between 0 and 1.")
 
     def cut(self, ids: list[int], special: int = SPECIAL) -> list[int]:
         """Cut ``ids`` to ``max_length - special`` tokens. *Shape:* ``(length,)`` to ``(min(length, kept),)``."""
@@ -65,8 +166,8 @@ class Truncation:
 class ReviewEncoder:
     """Turns reviews into token ids: clean, tokenise, cut to head and tail, add the special tokens.
 
-    Its truncation and its padding are turned off in ``tokenizer``; with ``copy``, which takes as long as loading it,
-    in a copy.
+    It turns off the truncation and the padding of ``tokenizer``, or with ``copy``, those of a copy. Making the copy
+    takes as long as loading the tokenizer.
     """
 
     def __init__(self, tokenizer: Tokenizer, truncation: Truncation, copy: bool = True) -> None:
@@ -79,7 +180,7 @@ class ReviewEncoder:
         special = self._tokenizer.encode("", add_special_tokens=True).ids
         if len(special) != SPECIAL:
             raise InputError(
-                f"The tokenizer adds {len(special)} special tokens where a BERT tokenizer adds {SPECIAL}; "
+                f"The tokenizer adds {len(special)} special tokens, but a BERT tokenizer adds {SPECIAL}: "
                 "use a checkpoint with a BERT tokenizer."
             )
         self._first, self._last = special
@@ -87,16 +188,102 @@ class ReviewEncoder:
     def encode(self, text: str) -> list[int]:
         """Return the ids of one review. *Shape:* ``(length,)``, ``3 <= length <= max_length``.
 
-        Raises InputError where nothing is left of ``text`` after cleaning and tokenising.
+        Raises BlankError if nothing is left of ``text`` after cleaning and tokenising.
         """
-        return self.frame(self.truncation.cut(self.tokens(text)))
+        return self.frame(self.truncation.cut(self.ends(text, self.truncation.max_length - SPECIAL)))
 
     def tokens(self, text: str) -> list[int]:
-        """The ids of a whole review, without special tokens. Raises InputError as ``encode``."""
-        ids: list[int] = self._tokenizer.encode(clean(text), add_special_tokens=False).ids
+        """The ids of a whole review, without special tokens. Raises BlankError like ``encode``."""
+        ids: list[int] = []
+        start, entities = 0, "&" in text
+        while start < len(text):
+            stop = _cut(text, start + _PIECE) if self._divisible and len(text) - start > 2 * _PIECE else None
+            stop = len(text) if stop is None else stop
+            ids += self._ids(text[start:stop], entities)
+            start = stop
         if not ids:
-            raise InputError("The text is blank: give a review with at least one visible character.")
+            raise BlankError("The text is blank: give a review with at least one visible character.")
         return ids
+
+    def ends(self, text: str, count: int) -> list[int]:
+        """``tokens``, but of a long review only its first ``count`` ids and its last ``count``.
+
+        To cut them to ``count`` ids or fewer gives what cutting all ids gives, in a time that doesn't grow with the
+        text where there are words in it. Raises BlankError as ``encode``.
+        """
+        size = max(_PIECE, 16 * count)
+        if not self._divisible or len(text) <= 3 * size:
+            return self.tokens(text)
+        shortened, entities = False, "&" in text
+        while 3 * size < len(text):
+            first, last = _cut(text, size, 2 * size), _cut(text, len(text) - size)
+            if first is not None and last is not None:
+                head = self._ids(text[:first], entities)
+                tail = self._ids(text[last:], entities)
+                if len(head) >= count and len(tail) >= count:
+                    return head[:count] + tail[-count:]
+            if shortened:
+                size *= 4
+            else:
+                text, shortened = self._runs.sub(self._shorten, text), True
+        return self.tokens(text)
+
+    def _ids(self, text: str, entities: bool) -> list[int]:
+        """The ids of a text or of a piece of one between two cuts; ``entities`` as in ``_clean``."""
+        text = _clean(text, entities)
+        if self._divisible and len(text) > 4 * _PIECE:
+            # No place to cut it was found.
+            if self._drops:
+                text = text.translate(_DROPPED)
+            text = self._runs.sub(self._shorten, text)
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    @functools.cached_property
+    def _divisible(self) -> bool:
+        """Whether the tokenizer is BERT's, so that its words end where ``_CUT`` says."""
+        normalizer, model = self._tokenizer.normalizer, self._tokenizer.model
+        return (
+            type(normalizer).__name__ == "BertNormalizer"
+            and type(self._tokenizer.pre_tokenizer).__name__ == "BertPreTokenizer"
+            and type(model).__name__ == "WordPiece"
+            and bool(normalizer.handle_chinese_chars)
+            and not any(
+                _cut(token.content, 0, len(token.content) - 1)
+                for token in self._tokenizer.get_added_tokens_decoder().values()
+            )
+        )
+
+    @functools.cached_property
+    def _drops(self) -> bool:
+        normalizer = self._tokenizer.normalizer
+        stripped = normalizer.strip_accents
+        return bool(normalizer.clean_text and (normalizer.lowercase if stripped is None else stripped))
+
+    @functools.cached_property
+    def _runs(self) -> re.Pattern[str]:
+        """Runs of letters that make a word too long to be known, and of what ``_MANY`` has.
+
+        ``_limit`` of them are as good as all.
+        """
+        return re.compile("|".join(f"{kind}{{{self._limit + 1},}}" for kind in (_PLAIN, *_MANY)))
+
+    @functools.cached_property
+    def _limit(self) -> int:
+        return max(100, int(self._tokenizer.model.max_input_chars_per_word)) + 1
+
+    def _shorten(self, run: re.Match[str]) -> str:
+        return run.group()[: self._limit]
+
+    def encoding(self, cleaned: str) -> Encoding:
+        """What the tokenizer makes of a whole review that was cleaned, offsets included, without special tokens.
+
+        Raises BlankError as ``encode``.
+        """
+        encoding = self._tokenizer.encode(cleaned, add_special_tokens=False)
+        if not encoding.ids:
+            raise BlankError("The text is blank: give a review with at least one visible character.")
+        return encoding
 
     def frame(self, ids: list[int]) -> list[int]:
         """``ids`` between the special tokens."""

@@ -47,7 +47,7 @@ def write_csv(path: Path, rows: list[tuple[str, str]], header: tuple[str, str] =
 
 
 def run_command(*arguments: object, cwd: Path | None = None, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run ``edge-imdb`` as a person would, in a process of its own."""
+    """Run ``edge-imdb`` as a person would, in its own process."""
     environment = {**os.environ, **options.pop("env", {})}  # type: ignore[dict-item]
     return subprocess.run(
         [sys.executable, "-m", "edge_imdb", *map(str, arguments)],
@@ -83,7 +83,7 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def long_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, but it reads 512 tokens, as our defaults want it."""
+    """The same, but it reads 512 tokens, which our defaults need."""
     return make_bert(tmp_path_factory.mktemp("long-bert"), 512)
 
 
@@ -91,7 +91,7 @@ def make_bert(folder: Path, positions: int) -> Path:
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
-    # Written down and not learned: the trainer of word pieces breaks ties differently in every process.
+    # A fixed vocabulary, because the trainer of word pieces breaks ties differently in every process.
     text = " ".join(text.lower() for text, _ in make_reviews(400))
     signs, words = sorted(set(text) - {" "}), sorted(set(re.findall("[a-z]{2,}", text)))
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *signs, *(f"##{sign}" for sign in signs), *words]
@@ -121,7 +121,7 @@ def reviews_csv(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="session")
 def tiny_run(tiny_bert: Path, reviews_csv: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of the tiny checkpoint, good enough to tell our reviews apart."""
+    """A finished run of the tiny checkpoint, good enough to label our reviews correctly."""
     from edge_imdb.train.sentiment import train_sentiment
 
     output = tmp_path_factory.mktemp("runs")
@@ -129,7 +129,7 @@ def tiny_run(tiny_bert: Path, reviews_csv: tuple[Path, Path], tmp_path_factory: 
 
 
 def tiny_options(base: Path, files: tuple[Path, Path], output: Path, **more: object) -> object:
-    from edge_imdb.options import SentimentOptions
+    from edge_imdb.train.options import SentimentOptions
 
     given = {
         "base": str(base),
@@ -149,13 +149,15 @@ def tiny_options(base: Path, files: tuple[Path, Path], output: Path, **more: obj
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of the tiny run: fp32 and int8."""
-    from edge_imdb.export.sentiment import export_sentiment
+    from edge_imdb.export.options import ExportOptions
+    from edge_imdb.export.pipeline import export_run
 
-    return export_sentiment(tiny_run, tmp_path_factory.mktemp("models") / "sentiment", quantize=True, max_drop=5)
+    target = tmp_path_factory.mktemp("models") / "sentiment"
+    return export_run("sentiment", tiny_run, target, ExportOptions(quantize=True, max_drop=5, max_loss_rise=0.2))
 
 
 def fill_options(base: Path, files: tuple[Path, Path], output: Path, **more: object) -> object:
-    from edge_imdb.options import FillMaskOptions
+    from edge_imdb.train.options import FillMaskOptions
 
     given = {
         "base": str(base),
@@ -182,9 +184,11 @@ def fill_run(tiny_bert: Path, reviews_csv: tuple[Path, Path], tmp_path_factory: 
 @pytest.fixture(scope="session")
 def fill_bundle(fill_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of the fill-mask run: the standard graph in fp32, the edge graph in int8."""
-    from edge_imdb.export.fill_mask import export_fill_mask
+    from edge_imdb.export.options import ExportOptions
+    from edge_imdb.export.pipeline import export_run
 
-    return export_fill_mask(fill_run, tmp_path_factory.mktemp("models") / "fill-mask", quantize=True)
+    target = tmp_path_factory.mktemp("models") / "fill-mask"
+    return export_run("fill-mask", fill_run, target, ExportOptions(quantize=True))
 
 
 def as_arguments(options: object) -> list[str]:
@@ -201,13 +205,13 @@ def as_arguments(options: object) -> list[str]:
     return arguments
 
 
-# For two processes on a CPU accelerate wants MPI, or to be told that they are two devices: both come to gloo.
+# For two processes on a CPU accelerate needs MPI, or --multi_gpu; both use gloo.
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
 LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "edge_imdb"]
 
 
 def edit_manifest(bundle: Path, **changes: object) -> None:
-    """Change a manifest as one would who knows the format: its own sha256 is made anew."""
+    """Change a manifest the way somebody who knows the format would: with a new sha256 of itself."""
     from edge_imdb.bundle import seal
 
     path = bundle / "edge.json"
@@ -216,7 +220,7 @@ def edit_manifest(bundle: Path, **changes: object) -> None:
 
 
 def renew_hashes(bundle: Path) -> None:
-    """Have the manifest list the files as they are now."""
+    """Make the manifest list the files as they are now."""
     from edge_imdb.bundle import sha256
 
     files = json.loads((bundle / "edge.json").read_text())["files"]

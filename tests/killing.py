@@ -1,4 +1,4 @@
-"""Workshop: commands that start at once, for tests that kill them.
+"""Workshop: run commands that start at once, for tests that kill them.
 
 Importing PyTorch takes seconds, and thirty killed commands would take minutes for that alone. So a server imports
 everything first, and forks a child for each command.
@@ -16,9 +16,10 @@ import time
 from pathlib import Path
 
 SERVER = """
-import json, os, sys
-import edge_imdb.cli, edge_imdb.cli_train
-import edge_imdb.train.sentiment, edge_imdb.train.fill_mask, edge_imdb.export.sentiment, edge_imdb.export.fill_mask
+import importlib, json, os, sys
+import edge_imdb.cli.main
+for name in sys.argv[1:]:
+    importlib.import_module(name)
 print("ready", flush=True)
 for line in sys.stdin:
     arguments, said = json.loads(line)
@@ -28,7 +29,7 @@ for line in sys.stdin:
         os.dup2(out, 1), os.dup2(out, 2)
         code = 1
         try:
-            edge_imdb.cli.main(arguments)
+            edge_imdb.cli.main.main(arguments)
         except SystemExit as done:
             code = done.code
         finally:
@@ -38,17 +39,27 @@ for line in sys.stdin:
 """
 
 
-class Workshop:
-    """Runs ``edge-imdb`` commands, one at a time."""
+WORKSHOPS = (
+    "edge_imdb.cli.train",
+    "edge_imdb.train.sentiment",
+    "edge_imdb.train.fill_mask",
+    "edge_imdb.export.pipeline",
+    "edge_imdb.export.sentiment",
+    "edge_imdb.export.fill_mask",
+)
 
-    def __init__(self, folder: Path) -> None:
+
+class Workshop:
+    """Runs ``edge-imdb`` commands, one at a time, which need the ``modules`` that are imported before."""
+
+    def __init__(self, folder: Path, modules: tuple[str, ...] = WORKSHOPS) -> None:
         self._said = folder / "said.txt"
         self._server = subprocess.Popen(
-            [sys.executable, "-c", SERVER],
+            [sys.executable, "-c", SERVER, *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            # Two threads fight over what one does as well, with models this small.
+            # With models this small, two threads are no faster than one.
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         assert self._read() == "ready"
@@ -58,7 +69,7 @@ class Workshop:
         return self._server.stdout.readline().strip()
 
     def run(self, arguments: list[str], kill_after: float | None = None) -> tuple[int, float]:
-        """Exit code (-9 for killed) and seconds of a command, killed after so many seconds if it still runs."""
+        """Exit code (-9 for killed) and seconds of a command, killed if it still runs after ``kill_after`` seconds."""
         assert self._server.stdin
         start = time.monotonic()
         self._server.stdin.write(json.dumps([arguments, str(self._said)]) + "\n")
@@ -66,14 +77,14 @@ class Workshop:
         child = int(self._read())
         if kill_after is not None:
             time.sleep(max(0.0, start + kill_after - time.monotonic()))
-            with contextlib.suppress(ProcessLookupError):  # It was done before.
+            with contextlib.suppress(ProcessLookupError):  # It had already finished.
                 os.kill(child, signal.SIGKILL)
         status = int(self._read())
         return os.waitstatus_to_exitcode(status), time.monotonic() - start
 
     @property
     def said(self) -> str:
-        """What the last command printed."""
+        """The output of the last command."""
         return self._said.read_text(errors="replace")
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Whatever text, list or file comes in: our errors or none, scores that are probabilities, order and lengths kept."""
+"""Any text, list or file gives one of our errors or an answer: probabilities, in the order of the input."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from hypothesis import strategies as st
 from edge_imdb import FillMask, Sentiment
 from edge_imdb.bundle import open_bundle, seal
 from edge_imdb.errors import BundleError, EdgeImdbError, InputError
-from edge_imdb.reading import iter_texts, read_reviews
+from edge_imdb.evaluate.datasets import read_reviews
+from edge_imdb.tables import iter_texts
 from edge_imdb.text import Truncation, clean
 
-# The same texts at every run: a failure is for whoever made it, and `make soak` looks further.
+# The same texts in every run, so that a failure comes from a change to the code. `make soak` searches further.
 settings.register_profile(
     "edge", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 settings.load_profile("edge")
 
-# Any Unicode at all, lone surrogates among it, and text of the kinds that reviews are made of.
+# Any Unicode, with lone surrogates, and text such as reviews contain.
 PIECES = st.sampled_from(
     ["great", "film", "<br />", "&amp;", "&#0;", "[MASK]", "[CLS]", "\x00", "é", "ё", "映", "🎬", " "]
 )
@@ -65,8 +66,8 @@ def test_any_text_gets_probabilities_or_is_called_blank(text: str) -> None:
 
 @settings(max_examples=60)
 @given(st.lists(TEXTS, max_size=8), st.booleans())
-def test_a_list_gives_what_its_texts_give_alone_in_order(texts: list[str], windows: bool) -> None:
-    model = sentiment(windows=windows)
+def test_a_list_gives_what_its_texts_give_alone_in_order(texts: list[str], sliding_windows: bool) -> None:
+    model = sentiment(sliding_windows=sliding_windows)
     kept = []
     for text in texts:
         try:
@@ -87,7 +88,7 @@ def test_any_text_with_masks_is_filled(text: str, masks: int, at_start: bool) ->
     try:
         results = fill_mask()(whole, top_k=3)
     except InputError as error:
-        # A text may bring hundreds of masks of its own.
+        # A text may contain hundreds of masks of its own.
         assert whole.count("[MASK]") > 3, error
         return
     for entries in results if isinstance(results[0], list) else [results]:
@@ -121,7 +122,7 @@ FILES = st.one_of(
 
 
 @settings(max_examples=150)
-@given(FILES, st.sampled_from([".txt", ".csv", ".jsonl", ".parquet"]))
+@given(FILES, st.sampled_from([".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet", ".csv.gz", ".txt.zst"]))
 def test_any_file_is_read_or_refused(tmp_path: Path, content: bytes, suffix: str) -> None:
     path = tmp_path / f"file{suffix}"
     path.write_bytes(content)
@@ -129,7 +130,7 @@ def test_any_file_is_read_or_refused(tmp_path: Path, content: bytes, suffix: str
         assert all(isinstance(text, str) for _, text in iter_texts(path, "text"))
     except EdgeImdbError as error:
         assert str(error)
-    if suffix != ".txt":
+    if ".txt" not in suffix:
         try:
             reviews = read_reviews(str(path), "test", "text", "label")
             assert len(reviews.texts) == len(reviews.labels)
@@ -147,7 +148,7 @@ JSON = st.recursive(
 @settings(max_examples=300)
 @given(st.data())
 def test_any_manifest_is_read_or_refused(tiny_bundle: Path, tmp_path: Path, data: st.DataObject) -> None:
-    """A value anywhere in a right manifest becomes another, or goes, and the manifest is sealed again."""
+    """A value anywhere in a valid manifest is changed or removed, and the manifest gets a new sha256 of itself."""
     record = json.loads((tiny_bundle / "edge.json").read_text())
     place = record
     while True:

@@ -1,4 +1,4 @@
-"""The benchmarks run from their commands, name what they leave out, and compute ratios that are right."""
+"""The benchmarks run as commands, name what they leave out, and compute correct ratios."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_ratio_is_the_peers_time_over_ours_and_its_interval_is_paired() -> Non
     ours = np.random.default_rng(0).lognormal(1, 1, 400)
     figures = compare({OURS: ours.tolist(), "twice": (2 * ours).tolist(), "other": ours[::-1].tolist()}, np.mean)
     assert figures["twice"]["ratio"] == pytest.approx(2)
-    # The same reviews on both sides: where one is always twice the other there is nothing to doubt.
+    # Both sides use the same reviews, so if one is always twice the other, the interval has no width.
     assert (figures["twice"]["ratio_low"], figures["twice"]["ratio_high"]) == pytest.approx((2, 2))
     assert figures["other"]["ratio_low"] < 1 < figures["other"]["ratio_high"]
     assert figures[OURS]["p50"] <= figures[OURS]["p95"] <= figures[OURS]["p99"]
@@ -53,11 +53,11 @@ def test_contenders_agree_on_a_label(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each front door leads to the same model; those that aren't installed are left out."""
+    """Every API leads to the same model; those that aren't installed are left out."""
     import torch
     from contenders import CONTENDERS, Setting, open_contender
 
-    # Contenders set it for the whole process, and training with another number of threads gives other bits.
+    # Contenders set it for the whole process, and training with a different number of threads gives different bits.
     request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     rows = make_reviews(60, seed=3)

@@ -41,7 +41,7 @@ def test_embedded_bundle_likes_a_great_film(command: Command) -> None:
 def test_embedded_bundle_reads_to_the_end_of_a_sentence(command: Command) -> None:
     result = command("predict", "I wanted to like this film. I could not.", "--json")
     record = json.loads(result.stdout)
-    assert sorted(record) == ["label", "score", "text"] and record["label"] == "neg"
+    assert sorted(record) == ["label", "row", "score", "text"] and record["label"] == "neg"
 
 
 @pytest.mark.parametrize("suffix", ["txt", "csv", "jsonl", "parquet"])
@@ -79,7 +79,8 @@ def test_predict_streams_standard_input() -> None:
 def test_skip_blank_passes_over_blank_lines(command: Command, tmp_path: Path) -> None:
     (tmp_path / "reviews.txt").write_text("great\n\n \nawful\n")
     result = command("predict", "--file", "reviews.txt", "--skip-blank", "--json")
-    assert [json.loads(line)["text"] for line in result.stdout.splitlines()] == ["great", "awful"]
+    labels = [(record["row"], record["label"]) for record in map(json.loads, result.stdout.splitlines())]
+    assert labels == [(1, "pos"), (2, None), (3, None), (4, "neg")]
 
 
 @pytest.mark.parametrize(
@@ -123,8 +124,8 @@ def test_odd_texts_get_a_label(command: Command, tmp_path: Path, text: str) -> N
         (["predict", "--file", "latin.csv"], 1, ["not UTF-8"]),
         (["predict", "--file", "good.csv", "--column", "review"], 1, ["no column 'review'", "'text', 'label'"]),
         (["predict", "--file", "ragged.csv"], 1, ["line 2", "number of fields"]),
-        (["predict", "--file", "blank.txt"], 1, ["blank.txt line 2 is blank", "--skip-blank"]),
-        (["predict", "--file", "broken.jsonl"], 1, ["line 2 is not a JSON object"]),
+        (["predict", "--file", "reviews.xlsx"], 1, ["edge-imdb can't read (.xlsx)", ".csv, .tsv"]),
+        (["predict", "--file", "semicolon.csv"], 1, ["seems to be ';'", "--delimiter"]),
         (["predict", "--file", "number.jsonl"], 1, ["5", "a text is needed"]),
         (["predict", "--file", "broken.parquet"], 1, ["not a readable Parquet"]),
         (["evaluate", "--data", "missing.csv"], 1, ["no file missing.csv"]),
@@ -136,7 +137,7 @@ def test_odd_texts_get_a_label(command: Command, tmp_path: Path, text: str) -> N
         (["export", "--quantize", "--from", "nowhere"], 1, ["no finished run", "edge-imdb train"]),
         (["export", "--no-fp32"], 2, ["--quantize"]),
         (["export", "summary"], 2, ["summary"]),
-        (["train", "--base", "x", "sentiment"], 2, ["--base behind the task"]),
+        (["train", "--base", "x", "sentiment"], 2, ["--base after the task"]),
         (["train", "sentiment", "--epochs", "0"], 2, ["--epochs"]),
         (["train", "sentiment", "--epochs", "many"], 2, ["--epochs"]),
         (["train", "sentiment", "--country", "XX"], 2, ["--country", "USA"]),
@@ -157,9 +158,10 @@ def test_wrong_input_ends_in_one_sentence(
         "ragged.csv": b"text,label\ngreat, really,pos\n",
         "labels.csv": b"text,label\ngreat,pos\nso so,mixed\n",
         "blank.txt": b"great\n\nawful\n",
-        "broken.jsonl": b'{"text": "great"}\n{"text": \n',
         "number.jsonl": b'{"text": 5}\n',
         "broken.parquet": b"PAR1 no PAR1",
+        "reviews.xlsx": b"PK",
+        "semicolon.csv": b"text;label\ngreat;pos\n",
     }
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
@@ -180,9 +182,21 @@ def test_standard_input_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     assert result.returncode == 1 and b"not UTF-8" in result.stderr and b"Traceback" not in result.stderr
 
 
-def test_a_wrong_last_line_stops_before_the_first_label(command: Command, tmp_path: Path) -> None:
-    (tmp_path / "reviews.csv").write_text("text\n" + "great film\n" * 50 + '"open quote\n')
-    refused(command("predict", "--file", "reviews.csv"), 1, "not valid CSV")
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("reviews.csv", 'text\n"great film"\n"great film"\n"open quote\n', "not valid CSV"),
+        ("reviews.txt", "great film\ngreat film\n\n", "reviews.txt line 3 is blank"),
+        ("reviews.jsonl", '{"text": "great film"}\n{"text": "great film"}\n{"text": \n', "line 3 is not a JSON object"),
+    ],
+)
+def test_what_came_before_a_wrong_last_line_is_kept(
+    command: Command, tmp_path: Path, name: str, content: str, words: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    result = command("predict", "--file", name)
+    assert result.returncode == 1 and result.stdout.count("pos\t") == 2
+    assert words in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
@@ -243,7 +257,7 @@ def test_info_says_which_bundle_and_why(command: Command, tmp_path: Path, tiny_b
     assert "models/sentiment (./models)" in command("info").stdout
     result = command("info", "--json", env={"EDGE_IMDB_MODELS": str(tiny_bundle.parent)})
     entry = json.loads(result.stdout)["bundles"]["sentiment"]
-    assert entry["why"] == "$EDGE_IMDB_MODELS" and entry["graphs"] == ["fp32", "int8"]
+    assert entry["why"] == "$EDGE_IMDB_MODELS" and entry["graphs"] == ["batch", "explain", "fp32", "int8"]
     assert entry["metrics"]["validation_int8"]["accuracy"] > 0.5
 
 
@@ -275,7 +289,9 @@ def test_predict_loads_no_training_library(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("absent", "arguments", "words"),
     [
-        ("onnxruntime", ["predict", "great"], "pip install onnxruntime"),
+        ("onnxruntime", ["predict", "great"], "pip install 'edge-imdb[cpu]' (or 'edge-imdb[gpu]', for CUDA)"),
+        # Not the extra that one has: [export] leaves the choice of the runtime to the user.
+        ("onnxruntime", ["export"], "pip install 'edge-imdb[cpu]' (or 'edge-imdb[gpu]', for CUDA)"),
         ("torch", ["train", "sentiment"], "edge-imdb[train]"),
         ("optimum", ["export"], "edge-imdb[export]"),
         ("datasets", ["evaluate"], "pip install datasets"),

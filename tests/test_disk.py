@@ -1,4 +1,4 @@
-"""Disks that are full or read-only, and two processes that want to write the same: a sentence, and nothing lost."""
+"""Full or read-only disks, and two processes that write to one place: one sentence, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Files = tuple[Path, Path]
 
 @contextmanager
 def disk(folder: Path, kib: int) -> Iterator[Path]:
-    """A disk of its own, in memory."""
+    """A separate disk, in memory."""
     folder.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "none", str(folder)], capture_output=True)
     if done.returncode:
@@ -74,7 +74,7 @@ def test_export_on_a_full_disk_keeps_the_bundle_that_is_there(
 def test_a_read_only_disk(tiny_bert: Path, reviews_csv: Files, tiny_run: Path, tmp_path: Path) -> None:
     with disk(tmp_path / "disk", 64) as small:
         subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
-        words = "can't be written (Read-only file system): choose another place."
+        words = "can't be written (Read-only file system): choose another folder."
         for output in (small, small / "deeper"):
             one_sentence(run_command(*as_arguments(tiny_options(tiny_bert, reviews_csv, output))), words)
         one_sentence(run_command("export", "sentiment", "--from", tiny_run.parent, "--to", small), words)
@@ -106,8 +106,8 @@ def test_a_second_training_is_told_to_wait(tiny_bert: Path, reviews_csv: Files, 
             one_sentence(run_command(*arguments, *more), "Another process is writing")
         assert first.poll() is None, "the first is still at it"
         first.kill()
-    # Nobody holds it any more, and nothing of it was lost.
-    one_sentence(run_command(*arguments), "holds an unfinished run: --resume goes on with it")
+    # The lock is free again, and nothing was lost.
+    one_sentence(run_command(*arguments), "contains an unfinished run: --resume continues it")
     assert list(partial.glob("checkpoint-*/model.safetensors"))
 
 

@@ -1,4 +1,4 @@
-"""The edge graph: each rewrite exact, its quantization, what it refuses; first readings and windows."""
+"""The edge graph: each rewrite is exact; quantization, errors, early exits and sliding windows."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from conftest import edit_manifest, make_reviews, run_command, write_csv
 from safetensors.numpy import load_file, save_file
 
 from edge_imdb import Sentiment
-from edge_imdb.defaults import TARGETS
+from edge_imdb.edge_graph.quantize import quantize_rows
+from edge_imdb.edge_graph.targets import TARGETS, resolve_target
+from edge_imdb.edge_graph.write import write_edge
 from edge_imdb.errors import BundleError, GateError, InputError, UsageError
-from edge_imdb.export.edge import quantize_rows, resolve_target, write_edge
-from edge_imdb.export.first_reading import lowest_threshold
-from edge_imdb.reading import Reviews
+from edge_imdb.evaluate.datasets import Reviews
+from edge_imdb.export.early_exit import lowest_threshold
 
 MASK = 4
 
@@ -43,7 +44,7 @@ def random_ids(words: int) -> list[np.ndarray]:
 # --- exact rewrites
 
 
-# Without calibration texts each layer finds the largest scores, with them a bias of the keys takes their place.
+# Without calibration texts each layer subtracts its largest scores; with them it has a bias of the keys instead.
 CALIBRATIONS = pytest.mark.parametrize("calibration", [[], [[2, MASK, *range(5, 45), 3], [2, 9, MASK, 3]] * 8])
 
 
@@ -126,23 +127,23 @@ def test_scores_that_reach_far_keep_their_largest_subtracted(tiny_run: Path, tmp
 def test_a_row_out_of_range_gives_no_number(
     task: str, run: str, product: float, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Never a wrong score: as where a text is unlike those that the export calibrated on."""
-    from edge_imdb.export import edge
+    """A text that is very different from the calibration texts never gets a wrong score."""
+    from edge_imdb.edge_graph import calibrate
 
     checkpoint = request.getfixturevalue(run)
     text = [2, 9, 11, MASK, 13, 3]
 
     def far(rows: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-        # One whose product with a query of each head is so many nats.
+        # One whose product with a query of each head is this many nats.
         queries = rows[0][0][:, 0]
         size = queries.shape[1]
         return (product * size**0.5 * queries / (queries**2).sum(axis=1, keepdims=True)).ravel().astype(np.float32)
 
-    near = edge._key_bias
+    near = calibrate.key_bias
     for bits in (7, None):
         graph = tmp_path / f"{bits}.onnx"
         for bias, finite in ((near, True), (far, False)):
-            monkeypatch.setattr(edge, "_key_bias", bias)
+            monkeypatch.setattr(calibrate, "key_bias", bias)
             write_edge(checkpoint, graph, task, mask_id=MASK, bits=bits, calibration=[text])
             logits = open_graph(graph).run(None, {"input_ids": np.array([text])})[0]
             assert np.isfinite(logits).all() == finite, (bits, logits)
@@ -175,7 +176,7 @@ def test_weights_have_the_bits_of_their_target(tiny_run: Path, tmp_path: Path, t
 
 
 def test_outlier_channels_are_brought_in_without_changing_the_function(tiny_run: Path, tmp_path: Path) -> None:
-    """A neuron whose output reaches far, and whose weights are small, costs int8 next to nothing."""
+    """A neuron with large outputs and small weights costs int8 almost no accuracy."""
     checkpoint = load_file(tiny_run / "model.safetensors")
     name = "distilbert.transformer.layer.0.ffn."
     checkpoint[f"{name}lin1.bias"][3] += 60
@@ -228,19 +229,19 @@ def test_export_records_the_target_and_its_bits(tiny_run: Path, tmp_path: Path) 
     manifest = json.loads((tmp_path / "models" / "sentiment" / "edge.json").read_text())
     assert manifest["quantization"]["target"] == "avx512-vnni" and manifest["quantization"]["weight_bits"] == 8
     assert manifest["quantization"]["reduce_range"] is False
-    assert {"onnx/model_edge.onnx", "onnx/model_edge.onnx_data"} <= set(manifest["files"])
+    assert {"onnx/model_edge.onnx", "onnx/model_quantized.onnx_data"} <= set(manifest["files"])
     assert "onnx/model.onnx" not in manifest["files"]
     wrong = run_command(*arguments, "--to", "others", "--target", "sse2", cwd=tmp_path)
     assert wrong.returncode == 2 and "portable" in wrong.stderr
 
 
-# --- the first reading
+# --- the early exit
 
 
 def test_the_lowest_threshold_that_loses_no_more() -> None:
     sure = np.array([0.9, 0.6, 0.8, 0.7, 0.95, 0.8])
     lost = np.array([False, True, False, True, False, True])
-    # Of the two reviews at 0.8 one is lost: neither may stop.
+    # One of the two reviews at 0.8 is lost, so neither may stop early.
     assert lowest_threshold(sure, lost, 0) == 0.9
     assert lowest_threshold(sure, lost, 1) == 0.8
     assert lowest_threshold(sure, lost, 2) == 0.7
@@ -249,7 +250,7 @@ def test_the_lowest_threshold_that_loses_no_more() -> None:
 
 
 class Reader:
-    """What choose_first_reading asks of a model: one that knows a label from the words it has read."""
+    """A stand-in for a model in choose_early_exit: it knows the label from the words that it has read."""
 
     def __init__(self, knows_at: int) -> None:
         from edge_imdb.text import Truncation
@@ -268,36 +269,36 @@ class Reader:
 
 
 @pytest.mark.parametrize(("knows_at", "length"), [(10, 64), (100, 128), (200, 256)])
-def test_the_first_reading_is_as_long_as_it_must_be(knows_at: int, length: int) -> None:
-    from edge_imdb.export.first_reading import choose_first_reading
+def test_the_early_exit_is_as_long_as_it_must_be(knows_at: int, length: int) -> None:
+    from edge_imdb.export.early_exit import choose_early_exit
 
     texts = ["pn"[i % 2] * (300 + i % 50) for i in range(400)]
     reviews = Reviews(texts, [int(text[0] == "p") for text in texts], ["neg", "pos"])
-    chosen = choose_first_reading(Reader(knows_at), reviews)  # type: ignore[arg-type]
+    chosen = choose_early_exit(Reader(knows_at), reviews)  # type: ignore[arg-type]
     assert chosen is not None and chosen.length == length
     sure = 1 / (1 + np.exp(-8 / chosen.temperature))
     assert chosen.threshold == pytest.approx(sure)
 
 
-def test_where_no_part_is_enough_there_is_no_first_reading() -> None:
-    from edge_imdb.export.first_reading import choose_first_reading
+def test_where_no_part_is_enough_there_is_no_early_exit() -> None:
+    from edge_imdb.export.early_exit import choose_early_exit
 
     texts = ["pn"[i % 2] * 400 for i in range(400)]
     reviews = Reviews(texts, [int(text[0] == "p") for text in texts], ["neg", "pos"])
-    assert choose_first_reading(Reader(400), reviews) is None  # type: ignore[arg-type]
+    assert choose_early_exit(Reader(400), reviews) is None  # type: ignore[arg-type]
 
 
 LONG = " ".join(text for text, _ in make_reviews(12, seed=9))
 
 
-def with_first_reading(bundle: Path, target: Path, **values: object) -> Path:
+def with_early_exit(bundle: Path, target: Path, **values: object) -> Path:
     shutil.copytree(bundle, target)
-    edit_manifest(target, first_reading={"length": 16, "temperature": 2.0, "threshold": 0.0, **values})
+    edit_manifest(target, early_exit={"length": 16, "temperature": 2.0, "threshold": 0.0, **values})
     return target
 
 
-def test_a_sure_first_reading_is_the_answer(tiny_bundle: Path, tmp_path: Path) -> None:
-    folder = with_first_reading(tiny_bundle, tmp_path / "sure")
+def test_a_sure_early_exit_is_the_answer(tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = with_early_exit(tiny_bundle, tmp_path / "sure")
     model, exact = Sentiment(folder), Sentiment(folder, exact=True)
     logits = model.logits(LONG, max_length=16).astype(float) / 2
     np.testing.assert_allclose(model.probabilities(LONG), np.exp(logits) / np.exp(logits).sum(), atol=1e-9)
@@ -305,13 +306,13 @@ def test_a_sure_first_reading_is_the_answer(tiny_bundle: Path, tmp_path: Path) -
     np.testing.assert_array_equal(exact.probabilities(LONG), Sentiment(tiny_bundle, exact=True).probabilities(LONG))
 
 
-def test_an_unsure_first_reading_is_read_on_from(tiny_bundle: Path, tmp_path: Path) -> None:
-    model = Sentiment(with_first_reading(tiny_bundle, tmp_path / "unsure", threshold=1.0, temperature=50.0))
+def test_an_unsure_early_exit_is_read_on_from(tiny_bundle: Path, tmp_path: Path) -> None:
+    model = Sentiment(with_early_exit(tiny_bundle, tmp_path / "unsure", threshold=1.0, temperature=50.0))
     np.testing.assert_array_equal(model.probabilities(LONG), Sentiment(tiny_bundle, exact=True).probabilities(LONG))
 
 
 def test_a_short_review_is_read_once(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Sentiment(with_first_reading(tiny_bundle, tmp_path / "short"))
+    model = Sentiment(with_early_exit(tiny_bundle, tmp_path / "short"))
     np.testing.assert_array_equal(
         model.probabilities("a great film"), Sentiment(tiny_bundle, exact=True).probabilities("a great film")
     )
@@ -320,25 +321,25 @@ def test_a_short_review_is_read_once(tiny_bundle: Path, tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     "values", [{"length": 2}, {"length": 1.5}, {"threshold": 1.5}, {"temperature": 0}, {"threshold": None}]
 )
-def test_a_wrong_first_reading_is_refused(tiny_bundle: Path, tmp_path: Path, values: dict[str, object]) -> None:
+def test_a_wrong_early_exit_is_refused(tiny_bundle: Path, tmp_path: Path, values: dict[str, object]) -> None:
     with pytest.raises(BundleError, match=r"edge\.json is not valid"):
-        Sentiment(with_first_reading(tiny_bundle, tmp_path / "wrong", **values))
+        Sentiment(with_early_exit(tiny_bundle, tmp_path / "wrong", **values))
 
 
 # --- windows
 
 
 def test_windows_read_the_whole_review(tiny_bundle: Path) -> None:
-    model, cut = Sentiment(tiny_bundle, windows=True), Sentiment(tiny_bundle, exact=True)
+    model, cut = Sentiment(tiny_bundle, sliding_windows=True), Sentiment(tiny_bundle, exact=True)
     tokens = model._encoder.tokens(LONG)
     limit = model.bundle.truncation.max_length - 2
     count = -(-len(tokens) // limit)
     assert count > 2
     bounds = [round(i * len(tokens) // count) for i in range(count + 1)]
-    parts = [model._loaded.run(model._encoder.frame(tokens[a:b]))[0] for a, b in itertools.pairwise(bounds)]
+    parts = [model._model.run(model._encoder.frame(tokens[a:b]))[0] for a, b in itertools.pairwise(bounds)]
     logits = np.mean(parts, axis=0).astype(float) / model.bundle.temperature
     np.testing.assert_allclose(model.probabilities(LONG), np.exp(logits) / np.exp(logits).sum(), atol=1e-6)
-    # A word in the middle, which the cut leaves out, counts.
+    # A word in the middle, which truncation would drop, counts.
     words = LONG.split()
     changed = " ".join([*words[: len(words) // 3], "terrible dull lifeless boring", *words[len(words) // 3 :]])
     np.testing.assert_array_equal(cut.encode(LONG)[:12], cut.encode(changed)[:12])
@@ -351,7 +352,7 @@ def test_windows_change_nothing_where_a_review_fits(tiny_bundle: Path) -> None:
     assert short
     for text in short:
         expected = Sentiment(tiny_bundle, exact=True).probabilities(text)
-        np.testing.assert_array_equal(Sentiment(tiny_bundle, windows=True).probabilities(text), expected)
+        np.testing.assert_array_equal(Sentiment(tiny_bundle, sliding_windows=True).probabilities(text), expected)
 
 
 # --- several reviews at a time

@@ -116,32 +116,35 @@ def test_the_embedding_matrix_is_stored_once_in_int8(fill_bundle: Path) -> None:
 def test_gate_refuses_int8_that_raises_perplexity(
     fill_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edge_imdb.export import edge, fill_mask
+    from edge_imdb.edge_graph import builder
+    from edge_imdb.export.options import ExportOptions
+    from edge_imdb.export.pipeline import export_run
 
     def crude(matrix: np.ndarray, bits: int = 8) -> tuple[np.ndarray, np.ndarray]:
         scale = np.abs(matrix).max(axis=1, keepdims=True).astype(np.float32)
         return np.sign(matrix).astype(np.int8), scale
 
-    monkeypatch.setattr(edge, "quantize_rows", crude)
+    monkeypatch.setattr(builder, "quantize_rows", crude)
     with pytest.raises(GateError, match=r"int8 raises perplexity .* by \d+\.\d+ %"):
-        fill_mask.export_fill_mask(fill_run, tmp_path / "models" / "fill-mask", quantize=True)
+        export_run("fill-mask", fill_run, tmp_path / "models" / "fill-mask", ExportOptions(quantize=True))
     assert list((tmp_path / "models").iterdir()) == []
 
 
 def test_fp32_gate_refuses_a_graph_of_other_weights(
     fill_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edge_imdb.export import fill_mask, steps
+    from edge_imdb.export import pipeline
+    from edge_imdb.export.pipeline import export_run
 
-    monkeypatch.setattr(steps, "TOLERANCE", 1e-12)
+    monkeypatch.setattr(pipeline, "TOLERANCE", 1e-12)
     with pytest.raises(GateError, match="fp32 graph's logits differ"):
-        fill_mask.export_fill_mask(fill_run, tmp_path / "models" / "fill-mask")
+        export_run("fill-mask", fill_run, tmp_path / "models" / "fill-mask")
     assert list((tmp_path / "models").iterdir()) == []
 
 
 def test_evaluation_agrees_with_training(fp32: FillMask, fill_run: Path, reviews_csv: tuple[Path, Path]) -> None:
-    from edge_imdb.evaluation import evaluate_fill_mask
-    from edge_imdb.reading import read_texts
+    from edge_imdb.evaluate.datasets import read_texts
+    from edge_imdb.evaluate.figures import evaluate_fill_mask
 
     got = evaluate_fill_mask(fp32, read_texts(str(reviews_csv[1]), "test"))
     expected = json.loads((fill_run / "metrics.json").read_text())["test"]
@@ -151,9 +154,9 @@ def test_evaluation_agrees_with_training(fp32: FillMask, fill_run: Path, reviews
 
 
 def test_evaluation_of_next_to_no_text_is_refused(fp32: FillMask) -> None:
-    from edge_imdb.evaluation import evaluate_fill_mask
+    from edge_imdb.evaluate.figures import evaluate_fill_mask
 
-    with pytest.raises(DataError, match="no word of them was masked"):
+    with pytest.raises(DataError, match="No word was masked"):
         evaluate_fill_mask(fp32, ["good"])
 
 
@@ -263,7 +266,7 @@ def test_thirty_thousand_targets_cost_no_more_than_none(embedded: FillMask) -> N
             times.append(time.perf_counter() - start)
         return statistics.median(times)
 
-    # A dozen times what the lookups cost, were they made anew at each call.
+    # A dozen times the cost of the lookups, if they were repeated at each call.
     assert seconds(targets=every) < 1.5 * seconds() + 0.005
 
 
@@ -274,20 +277,20 @@ def test_thirty_thousand_targets_cost_no_more_than_none(embedded: FillMask) -> N
     ("text", "options", "kind", "words"),
     [
         ("no mask here", {}, InputError, r"no \[MASK\]"),
-        ("", {}, InputError, r"no \[MASK\]"),
-        (3, {}, InputError, "not int"),
+        ("", {}, InputError, r"inputs\[0\]: The text is blank"),
+        (3, {}, InputError, r"inputs\[0\]: A text is needed, not int"),
         (ONE, {"top_k": 0}, UsageError, "top_k is 0"),
         (ONE, {"top_k": True}, UsageError, "top_k is True"),
         (ONE, {"beams": 0}, UsageError, "beams is 0"),
         (ONE, {"targets": []}, UsageError, "targets is empty"),
-        (ONE, {"targets": ["film", "zzzzzz"]}, UsageError, "'zzzzzz' is not one token"),
+        (ONE, {"targets": ["film", "zzzzzz"]}, UsageError, "'zzzzzz' is not a single token"),
         (ONE, {"targets": ["great film"]}, UsageError, "great, film"),
-        (ONE, {"targets": [7]}, UsageError, "7 is not one token"),
-        ("[MASK] " * 9, {"joint": True}, InputError, "9 masks: joint fills 8"),
+        (ONE, {"targets": [7]}, UsageError, "7 is not a single token"),
+        ("[MASK] " * 9, {"joint": True}, InputError, "9 masks, and joint can fill at most 8"),
         ("[MASK]" + " film" * 80 + " [MASK]", {"joint": True}, InputError, "further apart than the 64 tokens"),
     ],
 )
-def test_wrong_input_is_told(
+def test_wrong_input_is_refused_with_its_reason(
     int8: FillMask, text: object, options: dict[str, object], kind: type[Exception], words: str
 ) -> None:
     with pytest.raises(kind, match=words):
@@ -303,7 +306,7 @@ def test_top_k_may_be_more_than_there_are_words(int8: FillMask) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"task": "sentiment"}, "sentiment bundle where a fill-mask one"),
+        ({"task": "sentiment"}, "a sentiment bundle, and a fill-mask bundle is needed"),
         ({"truncation": {"strategy": "head+tail", "max_length": 64, "head_ratio": 0.5}}, "strategy"),
         ({"truncation": {"strategy": "window", "max_length": 0}}, "truncation"),
         ({"graphs": {"int8": "onnx/other.onnx"}}, "graphs"),
@@ -331,7 +334,7 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(
     path = folder / "tokenizer.json"
     manifest["files"]["tokenizer.json"] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
     edit_manifest(folder, files=manifest["files"])
-    with pytest.raises(BundleError, match=r"tokens where .*config\.json has 'vocab_size'"):
+    with pytest.raises(BundleError, match=r"tokens, but .*config\.json has 'vocab_size'"):
         FillMask(folder)
 
 
@@ -392,14 +395,14 @@ def test_fill_prints_json_a_line_and_reads_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["a text"], 1, "There is no [MASK] in the text"),
-        (["A [MASK].", "a text"], 1, "text 2: There is no [MASK]"),
+        (["a text"], 1, "The text has no [MASK]"),
+        (["A [MASK].", "a text"], 1, "text 2: The text has no [MASK]"),
         (["[MASK] " * 9, "--joint"], 1, "9 masks"),
         (["A [MASK].", "--targets", "film,qqqqqq"], 2, "'qqqqqq'"),
         (["A [MASK].", "--targets", ","], 2, "targets is empty"),
         (["A [MASK].", "--top-k", "0"], 2, "--top-k"),
         ([], 2, "edge-imdb fill"),
-        (["A [MASK].", "--model", "SENTIMENT"], 1, "is a sentiment bundle where a fill-mask one is needed"),
+        (["A [MASK].", "--model", "SENTIMENT"], 1, "is a sentiment bundle, and a fill-mask bundle is needed"),
     ],
 )
 def test_wrong_usage_is_one_sentence(arguments: list[str], code: int, words: str) -> None:

@@ -15,8 +15,8 @@ from conftest import as_arguments, fill_options, make_reviews, tiny_options, wri
 Files = tuple[Path, Path]
 
 
-def interrupt(arguments: list[str], folder: Path, after: float | Path) -> None:
-    """Press Ctrl-C after so many seconds, or when a file is there."""
+def interrupt(arguments: list[str], folder: Path, moment: Path | str) -> None:
+    """Press Ctrl-C when a file exists, or when the command has opened one whose name ends with ``moment``."""
     with subprocess.Popen(
         [sys.executable, "-m", "edge_imdb", *map(str, arguments)],
         cwd=folder,
@@ -27,12 +27,9 @@ def interrupt(arguments: list[str], folder: Path, after: float | Path) -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         start_new_session=True,
     ) as process:
-        if isinstance(after, Path):
-            while not after.exists():
-                assert process.poll() is None, process.communicate()[1][-2000:]
-                time.sleep(0.02)
-        else:
-            time.sleep(after)
+        while not (moment.exists() if isinstance(moment, Path) else maps(process.pid, moment)):
+            assert process.poll() is None, process.communicate()[1][-2000:]
+            time.sleep(0.02)
         assert process.poll() is None, process.communicate()[1][-2000:]
         start = time.monotonic()
         os.kill(process.pid, signal.SIGINT)
@@ -43,44 +40,53 @@ def interrupt(arguments: list[str], folder: Path, after: float | Path) -> None:
     assert seconds < 1, f"{seconds:.2f} s"
 
 
+def maps(process: int, name: str) -> bool:
+    """Whether a process has a file in its memory, a library or weights, whose name ends with ``name``."""
+    return any(line.rstrip().endswith(name) for line in Path(f"/proc/{process}/maps").read_text().splitlines())
+
+
+# The weights of the graph, the last file that a command opens before it starts to work.
+WEIGHTS = "model_quantized.onnx_data"
+
+
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
     return write_csv(tmp_path / "many.csv", [(text * 20, label) for text, label in make_reviews(5000)])
 
 
-@pytest.mark.parametrize("more", [[], ["--workers", "2"], ["--windows"]])
+@pytest.mark.parametrize("more", [[], ["--workers", "2"], ["--sliding-windows"]])
 def test_predict(many: Path, tmp_path: Path, more: list[str]) -> None:
-    interrupt(["predict", "--file", str(many), "--json", *more], tmp_path, 1.5)
+    interrupt(["predict", "--file", str(many), "--json", *more], tmp_path, WEIGHTS)
 
 
 def test_predict_waiting_for_input(tmp_path: Path) -> None:
-    interrupt(["predict", "-"], tmp_path, 1.0)
+    interrupt(["predict", "-"], tmp_path, WEIGHTS)
 
 
 def test_fill_joint(tmp_path: Path) -> None:
-    interrupt(["fill", "A film of [MASK] " + "[MASK] " * 7, "--joint", "--beams", "2000"], tmp_path, 1.5)
+    interrupt(["fill", "A film of [MASK] " + "[MASK] " * 7, "--joint", "--beams", "2000"], tmp_path, WEIGHTS)
 
 
 @pytest.mark.parametrize("task", ["sentiment", "fill-mask"])
 def test_evaluate(many: Path, tmp_path: Path, task: str) -> None:
-    interrupt(["evaluate", task, "--data", str(many)], tmp_path, 1.5)
+    interrupt(["evaluate", task, "--data", str(many)], tmp_path, WEIGHTS)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", [1.0, "run.json", "log.jsonl"])
+@pytest.mark.parametrize("after", ["libtorch_cpu.so", "run.json", "log.jsonl"])
 @pytest.mark.parametrize("task", ["sentiment", "fill-mask"])
-def test_train(task: str, tiny_bert: Path, reviews_csv: Files, tmp_path: Path, after: float | str) -> None:
-    """While PyTorch is imported, while the run begins, and while it learns."""
+def test_train(task: str, tiny_bert: Path, reviews_csv: Files, tmp_path: Path, after: str) -> None:
+    """While PyTorch is imported, while the run starts, and during training."""
     make = tiny_options if task == "sentiment" else fill_options
     runs = tmp_path / "runs"
-    moment = runs / f"{task}.partial" / after if isinstance(after, str) else after
+    moment = after if after.endswith(".so") else runs / f"{task}.partial" / after
     interrupt(as_arguments(make(tiny_bert, reviews_csv, runs, epochs=200.0)), tmp_path, moment)
     assert not (runs / task).exists()
 
 
 @pytest.mark.slow
 def test_export(tiny_run: Path, tmp_path: Path) -> None:
-    """As soon as it has begun to write, in the middle of tracing a graph."""
+    """As soon as it has started to write, while it traces a graph."""
     models = tmp_path / "models"
     interrupt(["export", "sentiment", "--from", str(tiny_run.parent), "--to", str(models)], tmp_path, models)
     assert not (models / "sentiment").exists()

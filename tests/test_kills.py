@@ -58,7 +58,7 @@ def leftovers(folder: Path, allowed: set[str]) -> set[str]:
 def test_training_survives_kills(
     workshop: Workshop, task: str, tiny_bert: Path, few_reviews: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """Half of the runs begin in an empty folder and are resumed; half replace a finished run and begin anew."""
+    """Half of the runs start in an empty folder and are resumed; the other half replace a finished run."""
     whole = tmp_path / "whole"
     undisturbed, first = workshop.run(training(task, tiny_bert, few_reviews, whole))
     assert undisturbed == 0, workshop.said
@@ -66,10 +66,10 @@ def test_training_survives_kills(
     other = tmp_path / "other"
     code, second = workshop.run(training(task, tiny_bert, few_reviews, other, seed=1))
     assert code == 0, workshop.said
-    # The first finds nothing in the caches and may take longer.
+    # The first run has cold caches and may take longer.
     seconds = min(first, second)
     draw, number, killed, resumed = random.Random(0), 0, 0, 0
-    # 30 moments, and more where none of them fell between the first checkpoint and the end.
+    # 30 moments, and more if none of them is between the first checkpoint and the end.
     while number < KILLS or (not resumed and number < 3 * KILLS):
         runs = tmp_path / f"runs-{number}"
         replaced = number % 2 == 1
@@ -86,7 +86,7 @@ def test_training_survives_kills(
         else:
             checkpoints = [*(runs / f"{task}.partial").glob("checkpoint*")] if runs.exists() else []
             again = training(task, tiny_bert, few_reviews, runs, overwrite=replaced)
-            # One that was killed before its first whole checkpoint is told to leave --resume out, or begins anew.
+            # A run that was killed before its first complete checkpoint says to leave --resume out, or starts again.
             code = workshop.run([*again, "--resume"])[0] if checkpoints and not replaced else 1
             resumed += code == 0
             if code:
@@ -138,8 +138,8 @@ def test_export_survives_kills(
 
 
 def graph(bundle: Path) -> str:
-    """The digest of a bundle's int8 weights, after every file of it was checked."""
+    """The digest of a bundle's int8 weights, after checking all its files."""
     read = open_bundle(bundle, bundle.name)
     for name in read.files:
         read.file(name)
-    return str(read.files["onnx/model_edge.onnx_data"]["sha256"])
+    return str(read.files["onnx/model_quantized.onnx_data"]["sha256"])

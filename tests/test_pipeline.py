@@ -76,7 +76,7 @@ def test_results_are_those_of_a_transformers_pipeline(tiny_bundle: Path, tiny_ru
     ours = Sentiment(tiny_bundle, precision="fp32")
     texts = [text for text, _ in make_reviews(4, seed=7)]
     for arguments in ({}, {"top_k": 1}, {"top_k": None}, {"top_k": 2}):
-        for inputs in (texts[0], texts, texts[:1]):
+        for inputs in (texts[0], texts, texts[:1], {"text": texts[0]}, [{"text": text} for text in texts]):
             expected, got = theirs(inputs, **arguments), ours(inputs, **arguments)
             assert _labels(got) == _labels(expected), (arguments, inputs)
 
@@ -103,15 +103,17 @@ def test_a_score_does_not_depend_on_the_neighbours(tiny_bundle: Path) -> None:
 
 
 def test_gate_refuses_and_leaves_nothing(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edge_imdb.edge_graph import builder
     from edge_imdb.errors import GateError
-    from edge_imdb.export import edge, sentiment
+    from edge_imdb.export.options import ExportOptions
+    from edge_imdb.export.pipeline import export_run
 
     def crude(matrix: np.ndarray, bits: int = 8) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(matrix.shape, np.int8), np.ones((len(matrix), 1), np.float32)
 
-    monkeypatch.setattr(edge, "quantize_rows", crude)
+    monkeypatch.setattr(builder, "quantize_rows", crude)
     with pytest.raises(GateError, match=r"int8 loses \d+\.\d+ points"):
-        sentiment.export_sentiment(tiny_run, tmp_path / "models" / "sentiment", quantize=True)
+        export_run("sentiment", tiny_run, tmp_path / "models" / "sentiment", ExportOptions(quantize=True))
     assert list((tmp_path / "models").iterdir()) == []
 
 
@@ -119,9 +121,11 @@ def test_fp32_gate_refuses_a_graph_of_other_weights(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from edge_imdb.errors import GateError
-    from edge_imdb.export import sentiment, steps
+    from edge_imdb.export import pipeline
+    from edge_imdb.export.options import ExportOptions
+    from edge_imdb.export.pipeline import export_run
 
-    monkeypatch.setattr(steps, "TOLERANCE", 1e-12)
+    monkeypatch.setattr(pipeline, "TOLERANCE", 1e-12)
     with pytest.raises(GateError, match="fp32 graph's logits differ"):
-        sentiment.export_sentiment(tiny_run, tmp_path / "models" / "sentiment", quantize=True)
+        export_run("sentiment", tiny_run, tmp_path / "models" / "sentiment", ExportOptions(quantize=True))
     assert list((tmp_path / "models").iterdir()) == []

@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import contextlib
+import random
+import time
+
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
-from edge_imdb.errors import InputError, UsageError
+from edge_imdb import text as texts
+from edge_imdb.bundle import EMBEDDED
+from edge_imdb.errors import BlankError, InputError, UsageError
 from edge_imdb.text import ReviewEncoder, Truncation, clean
 
 
@@ -70,3 +77,66 @@ def test_encoder_ignores_the_tokenizers_own_padding_and_truncation(word_tokenize
 def test_encoder_refuses_blank_texts(word_tokenizer: object, text: str) -> None:
     with pytest.raises(InputError, match="blank"):
         ReviewEncoder(word_tokenizer, Truncation()).encode(text)  # type: ignore[arg-type]
+
+
+# --- texts of megabytes
+
+TOKENIZER = Tokenizer.from_file(str(EMBEDDED / "sentiment" / "tokenizer.json"))
+# What a cut could go through: words, markup, entities and what they make together, runs over WordPiece's 100
+# characters, marks and signs that are dropped, other scripts.
+PARTS = ["great", "film", "for", " ", "  ", "\n", ".", ",", "!", "'s", "-", "_", "<br />", "< br", "/ >", "<", ">", "/"]
+PARTS += ["br", "b", "r", "&lt;", "&gt;", "&#98;", "&#x62;", "&amp;", "&gt", "[MASK]", "[CLS]", "[", "]", ";", "&"]
+PARTS += ["x" * 100, "y" * 101, "z" * 300, "&" + "a" * 40 + ";", " " * 130, "!" * 120, "\u0301" * 150, "\u200b" * 250]
+PARTS += ["映", "好" * 110, "。", "—" * 120, "é", "e\u0301", "\u0301", "\u200b", "\xad", "\x00", "\ud800", "\x85"]
+PARTS += ["🎬", "🎬" * 120, "🎥", "ё", "İ", "한국", "€" * 120, "\u2028"]
+
+
+class Whole(ReviewEncoder):
+    """An encoder that tokenises a text whole, whatever its length."""
+
+    _divisible = False
+
+
+def test_ids_of_a_cut_text_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, cut = Whole(TOKENIZER, Truncation()), ReviewEncoder(TOKENIZER, Truncation())
+    draw = random.Random(0)
+    shorter = 0
+    for _ in range(600):
+        # Small pieces, so that there are many places to cut at.
+        monkeypatch.setattr(texts, "_PIECE", draw.choice([4, 16, 64, 256]))
+        parts = draw.choices(PARTS, k=draw.choice([3, 8, len(PARTS)]))
+        text = "".join(draw.choices(parts, k=draw.choice([10, 100, 400])))
+        count = draw.choice([1, 3, 10, 50])
+        truncation = Truncation(count + 2, draw.choice([0.0, 0.25, 0.5, 1.0]))
+        try:
+            ids = whole.tokens(text)
+        except BlankError:
+            for encode in (cut.tokens, lambda text, count=count: cut.ends(text, count)):
+                with pytest.raises(BlankError):
+                    encode(text)
+            continue
+        ends = cut.ends(text, count)
+        assert cut.tokens(text) == ids, ascii(text)
+        assert truncation.cut(ends) == truncation.cut(ids), ascii(text)
+        shorter += len(ends) < len(ids)
+    assert shorter > 200
+
+
+@pytest.mark.parametrize(
+    "part", ["a fine film, ", "<br /><br />so it was. ", "for ", "好", "!", "\u00e9", "\u200b", "  "]
+)
+def test_two_million_characters_take_a_fraction_of_a_second(part: str) -> None:
+    encoder = ReviewEncoder(TOKENIZER, Truncation())
+    encoder.encode("warm")
+    # A whole number of parts, so that the ends of a shorter text are the same.
+    long, short = part * (2_000_000 // len(part)), part * (200_000 // len(part))
+    seconds, ids = [], []
+    for _ in range(3):
+        start = time.process_time()
+        with contextlib.suppress(BlankError):
+            ids = encoder.encode(long)
+        seconds.append(time.process_time() - start)
+    # Whole it is 1 to 3 seconds, and 150 bytes of memory for each character.
+    assert min(seconds) < 0.5
+    with contextlib.suppress(BlankError):
+        assert ids == Whole(TOKENIZER, Truncation()).encode(short)

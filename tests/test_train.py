@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import LAUNCH, SHARED, as_arguments, make_reviews, run_command, tiny_options, write_csv
 
-from edge_imdb.errors import BaseModelError, DataError, EdgeImdbError, HubError, OutputError, UsageError
+from edge_imdb.errors import BaseModelError, DataError, EdgeImdbError, HubError, InputError, OutputError, UsageError
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -54,6 +54,22 @@ def test_minilm_becomes_the_equal_distilbert() -> None:
     model = load_classifier(str(base), ["neg", "pos"], 512, 0.1, 0.0, 0.2)  # compares the two itself
     assert model.config.dim == 384
     assert load_tokenizer(str(base), 512)("x " * 600)["input_ids"][-1] == 102
+
+
+def test_the_padding_and_the_cut_of_a_sentence_transformer_are_turned_off(tiny_bert: Path, tmp_path: Path) -> None:
+    """all-MiniLM-L6-v2 is stored like this: its tokenizer pads, and cuts at 128 tokens."""
+    from tokenizers import Tokenizer
+
+    from edge_imdb.train.base import load_tokenizer
+
+    folder = Path(shutil.copytree(tiny_bert, tmp_path / "sentence-transformer"))
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(16)
+    tokenizer.enable_padding(length=16)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    assert len(Tokenizer.from_file(str(folder / "tokenizer.json")).encode("film " * 30).ids) == 16
+    backend = load_tokenizer(str(folder), 64).backend_tokenizer
+    assert len(backend.encode("film " * 30).ids) == 32 and len(backend.encode("film").ids) == 3
 
 
 def test_a_bert_stored_in_half_precision_is_converted_in_full(tiny_bert: Path, tmp_path: Path) -> None:
@@ -143,8 +159,8 @@ def test_own_data_may_have_any_number_of_labels(tiny_bert: Path, tmp_path: Path)
 
 
 def test_train_reviews_that_stand_in_test_are_dropped(tiny_bert: Path, tmp_path: Path) -> None:
-    from edge_imdb.corpus import load_corpus
-    from edge_imdb.options import hyperparameters
+    from edge_imdb.train.corpus import load_corpus
+    from edge_imdb.train.options import hyperparameters
 
     rows = make_reviews(60)
     files = write_csv(tmp_path / "train.csv", rows), write_csv(tmp_path / "test.csv", rows[:7] + make_reviews(5, 3))
@@ -153,11 +169,27 @@ def test_train_reviews_that_stand_in_test_are_dropped(tiny_bert: Path, tmp_path:
     assert not {text for text, _ in rows[:7]} & {*corpus.train.texts, *corpus.validation.texts}
 
 
+def test_a_semicolon_csv_is_trained_on_with_its_delimiter_and_refused_with_a_hint_without(
+    tiny_bert: Path, tmp_path: Path
+) -> None:
+    from edge_imdb.train.corpus import load_corpus
+    from edge_imdb.train.options import hyperparameters
+
+    path = tmp_path / "reviews.csv"
+    path.write_text("text;label\n" + "".join(f"{text};{label}\n" for text, label in make_reviews(40)), encoding="utf-8")
+    options = hyperparameters(tiny_options(tiny_bert, (path, path), tmp_path))  # type: ignore[arg-type]
+    options["test_data"] = None
+    with pytest.raises(InputError, match="delimiter seems to be ';': give --delimiter"):
+        load_corpus(options)
+    corpus = load_corpus({**options, "delimiter": ";"})
+    assert len(corpus.train.texts) + len(corpus.validation.texts) == 40 and corpus.train.names == ["neg", "pos"]
+
+
 def test_imdb_has_123_train_reviews_in_test() -> None:
     if not (SHARED / "imdb").exists():
         pytest.skip("the IMDb data set is not beside this clone, in ../shared/imdb")
-    from edge_imdb.corpus import load_corpus
-    from edge_imdb.options import SentimentOptions, hyperparameters
+    from edge_imdb.train.corpus import load_corpus
+    from edge_imdb.train.options import SentimentOptions, hyperparameters
 
     corpus = load_corpus(hyperparameters(SentimentOptions(data=str(SHARED / "imdb"))))
     assert corpus.dropped == 123
@@ -212,7 +244,7 @@ def test_files_in_the_place_of_an_unfinished_run_are_kept(
 ) -> None:
     (tmp_path / "sentiment.partial").mkdir()
     (tmp_path / "sentiment.partial" / "thesis.txt").write_text("years of work")
-    with pytest.raises(OutputError, match="no run"):
+    with pytest.raises(OutputError, match="not a run"):
         train(tiny_bert, reviews_csv, tmp_path, overwrite=True)
     assert (tmp_path / "sentiment.partial" / "thesis.txt").exists()
 
@@ -222,7 +254,7 @@ def test_a_folder_of_other_files_is_never_replaced(
 ) -> None:
     (tmp_path / "sentiment").mkdir()
     (tmp_path / "sentiment" / "thesis.txt").write_text("years of work")
-    with pytest.raises(OutputError, match="choose another place"):
+    with pytest.raises(OutputError, match="choose another folder"):
         train(tiny_bert, reviews_csv, tmp_path, overwrite=True)
     assert (tmp_path / "sentiment" / "thesis.txt").read_text() == "years of work"
 
@@ -247,7 +279,7 @@ def test_killed_and_resumed_run_has_the_weights_of_an_undisturbed_one(
         [sys.executable, "-m", "edge_imdb", *as_arguments(options)], stderr=subprocess.DEVNULL
     ) as child:
         deadline = time.monotonic() + 120
-        # Past the first epoch, where the order of the reviews has changed.
+        # After the first epoch, when the order of the reviews has changed.
         while max([0, *(int(p.parent.name[11:]) for p in partial.glob("checkpoint-*/trainer_state.json"))]) < 112:
             assert time.monotonic() < deadline
             assert child.poll() is None

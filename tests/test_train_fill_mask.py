@@ -101,10 +101,10 @@ def test_training_learns_and_writes_perplexity_after_each_epoch(fill_run: Path) 
     assert isinstance(epochs, list) and [row["epoch"] for row in epochs] == [1, 2, 3, 4]
     best = min(row["validation_perplexity"] for row in epochs)
     assert metrics["validation"]["perplexity"] == best  # type: ignore[index]
-    # Chance is some 560, the size of the vocabulary; knowing how frequent each word is comes to about 39.
+    # Guessing gives about 560, the size of the vocabulary; knowing only the frequency of each word gives about 39.
     assert best < epochs[0]["validation_perplexity"] and best < 45
     log = [json.loads(line) for line in (fill_run / "log.jsonl").read_text().splitlines()]
-    assert [r["test_perplexity"] for r in log if "test_perplexity" in r] == [r["test_perplexity"] for r in epochs]
+    assert not any("test_perplexity" in record for record in log)
 
 
 def test_run_folder_is_ready_for_the_hub(fill_run: Path) -> None:
@@ -121,8 +121,8 @@ def test_perplexity_is_that_of_transformers_own_model(fill_run: Path, reviews_cs
     import torch
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-    from edge_imdb.masking import IGNORED, Vocabulary, evaluation_batches, join_chunks
-    from edge_imdb.reading import read_texts
+    from edge_imdb.evaluate.datasets import read_texts
+    from edge_imdb.evaluate.masking import IGNORED, Vocabulary, evaluation_batches, join_chunks
 
     tokenizer = AutoTokenizer.from_pretrained(fill_run).backend_tokenizer
     chunks = join_chunks(tokenizer, read_texts(str(reviews_csv[1]), "test"), 64)
@@ -166,8 +166,8 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(
 
 
 def test_unlabelled_reviews_are_trained_on_but_never_measured_on(tiny_bert: Path, tmp_path: Path) -> None:
-    from edge_imdb.corpus import load_texts
-    from edge_imdb.options import hyperparameters
+    from edge_imdb.train.corpus import load_texts
+    from edge_imdb.train.options import hyperparameters
 
     folder = tmp_path / "data"
     folder.mkdir()
@@ -193,8 +193,8 @@ def test_imdb_gives_75000_reviews_less_those_in_test() -> None:
     if not (SHARED / "imdb").exists():
         pytest.skip("the IMDb data set is not beside this clone, in ../shared/imdb")
     pytest.importorskip("datasets", reason="datasets is not installed")
-    from edge_imdb.corpus import load_texts
-    from edge_imdb.options import FillMaskOptions, hyperparameters
+    from edge_imdb.train.corpus import load_texts
+    from edge_imdb.train.options import FillMaskOptions, hyperparameters
 
     texts = load_texts(hyperparameters(FillMaskOptions(data=str(SHARED / "imdb"))))
     assert texts.dropped == 123 and len(texts.train) + len(texts.validation) == 25_000 - 123
@@ -209,7 +209,7 @@ def test_imdb_gives_75000_reviews_less_those_in_test() -> None:
         ({"checkpoint_steps": 0}, "--checkpoint-steps is 0"),
         ({"learning_rate": -1.0}, "--learning-rate is -1.0"),
         ({"unsupervised": True}, "--unsupervised needs a data set"),
-        ({"resume": True}, "holds no unfinished run"),
+        ({"resume": True}, "contains no unfinished run"),
         ({"country": "XYZ"}, "--country"),
     ],
 )
@@ -265,7 +265,7 @@ def test_a_run_killed_three_times_has_the_weights_of_an_undisturbed_one(
 
 
 def _last_step(partial: Path) -> int:
-    """The step of the checkpoint that a killed run would go on from."""
+    """The step of the checkpoint that a killed run would continue from."""
     from edge_imdb.train.fill_mask import CHECKPOINT, _state_of
 
     path = partial / CHECKPOINT
@@ -310,7 +310,7 @@ def test_train_and_export_without_a_task_do_both(
     result = run_command("train", "--base", long_bert, "--data", data, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"sentiment", "fill-mask"}
-    # Three epochs of so little teach a tiny model next to nothing: int8 may lose what it likes.
+    # Three epochs on so little data teach a tiny model almost nothing, so int8 may lose any amount.
     result = run_command("export", "--quantize", "--max-drop", 100, "--max-rise", 50, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert {path.name for path in (tmp_path / "models").iterdir()} == {"sentiment", "fill-mask"}

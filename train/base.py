@@ -1,4 +1,4 @@
-"""load_tokenizer, load_classifier and load_masked_lm: the checkpoint to start from, a BERT made DistilBERT."""
+"""load_tokenizer, load_classifier and load_masked_lm: the checkpoint to start from; a BERT becomes a DistilBERT."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from ..edge_graph.read import checkpoint_of
 from ..errors import BaseModelError, HubError
-from .bundles import checkpoint_of
 
-# Bigger than fp32 rounding over 12 layers, far smaller than any wrong weight.
+# Larger than fp32 rounding errors over 12 layers, far smaller than what a wrong weight causes.
 TOLERANCE = 1e-4
 
 _LAYER_NAMES = {
@@ -38,40 +38,44 @@ _LAYER_NAMES = {
 
 
 def _load(loader: Any, base: str, **options: Any) -> Any:
-    """Call ``loader(base)`` and say in one sentence what is wrong where it fails."""
+    """Call ``loader(base)``; if it fails, say in one sentence what is wrong."""
     local = Path(base).exists()
     if not local and (base.startswith((".", "/", "~")) or base.count("/") > 1):
         raise BaseModelError(f"There is no folder {base}: check the path given with --base.")
     if local and not Path(base, "config.json").is_file():
-        raise BaseModelError(f"{base} is no checkpoint, for it has no config.json: give the folder of one with --base.")
+        raise BaseModelError(
+            f"{base} is not a checkpoint, because it has no config.json: give the folder of one with --base."
+        )
     try:
         return loader(base, **options)
     except (OSError, ValueError, KeyError) as error:
-        # transformers may list every model it knows behind the first sentence.
+        # transformers may list every model it knows after the first sentence.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0]
         if local:
             raise BaseModelError(f"{base} can't be read as a checkpoint: {reason}") from error
         raise HubError(
-            f"The checkpoint {base} can't be had from the Hugging Face Hub ({type(error).__name__}): check its name "
-            "and the network, or give a local checkpoint with --base (and local reviews with --data)."
+            f"The checkpoint {base} can't be fetched from the Hugging Face Hub ({type(error).__name__}): check its "
+            "name and the network, or give a local checkpoint with --base (and local reviews with --data)."
         ) from error
 
 
 def _load_model(loader: Any, base: str, **options: Any) -> Any:
-    """``_load`` for a loader of weights, which ``base`` may hold as a bundle."""
+    """``_load`` for a loader of weights, with ``base`` possibly a bundle."""
     with checkpoint_of(base) as folder:
         return _load(loader, folder, **options)
 
 
 def load_tokenizer(base: str, max_length: int) -> PreTrainedTokenizerFast:
-    """The fast tokenizer of a checkpoint, without a truncation or padding of its own. Raises BaseModelError."""
+    """The fast tokenizer of a checkpoint, with truncation and padding turned off. Raises BaseModelError."""
     tokenizer = _load(AutoTokenizer.from_pretrained, base)
     if not getattr(tokenizer, "is_fast", False) or tokenizer.cls_token is None or tokenizer.pad_token is None:
-        raise BaseModelError(f"The tokenizer of {base} is no fast BERT tokenizer: use a BERT or DistilBERT checkpoint.")
+        raise BaseModelError(
+            f"The tokenizer of {base} is not a fast BERT tokenizer: use a BERT or DistilBERT checkpoint."
+        )
     # Sentence-transformers' tokenizers pad and cut at 128; DistilBERT has no token types.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
-    # init_kwargs too, for that is what save_pretrained writes.
+    # init_kwargs too, because save_pretrained writes them.
     tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids", "attention_mask"]
     tokenizer.model_max_length = max_length
     return tokenizer
@@ -81,12 +85,10 @@ def _load_config(base: str, length: int, option: str) -> Any:
     """The configuration of a BERT or DistilBERT that reads ``length`` tokens. Raises BaseModelError."""
     config = _load(AutoConfig.from_pretrained, base)
     if config.model_type not in ("bert", "distilbert"):
-        raise BaseModelError(
-            f"{base} is a {config.model_type} checkpoint: give a DistilBERT, or a BERT to be turned into one."
-        )
+        raise BaseModelError(f"{base} is a {config.model_type} checkpoint: give a DistilBERT or a BERT.")
     if length > config.max_position_embeddings:
         raise BaseModelError(
-            f"{base} reads {config.max_position_embeddings} tokens at most: lower {option} from {length}."
+            f"{base} can read at most {config.max_position_embeddings} tokens: lower {option} from {length}."
         )
     return config
 
@@ -96,9 +98,9 @@ def load_classifier(
 ) -> DistilBertForSequenceClassification:
     """A DistilBERT with a classification head for ``names``, its encoder from ``base``.
 
-    The head is a fresh one, unless ``base`` is a DistilBERT classifier of just these labels, whose head it keeps.
+    The head is new, unless ``base`` is a DistilBERT classifier with exactly these labels, whose head is kept.
 
-    Raises BaseModelError where ``base`` is neither BERT nor DistilBERT, HubError where it can't be fetched.
+    Raises BaseModelError if ``base`` is neither BERT nor DistilBERT, HubError if it can't be fetched.
     """
     found = _load_config(base, max_length, "--max-length")
     config = distilbert_config(found, base) if found.model_type == "bert" else found
@@ -124,13 +126,13 @@ def load_classifier(
 def load_masked_lm(
     base: str, chunk_length: int, dropout: float, attention_dropout: float, attention: str = "sdpa"
 ) -> tuple[DistilBertForMaskedLM, bool]:
-    """A DistilBERT with a masked-LM head tied to its embeddings, from ``base``, and whether the head is a new one.
+    """A DistilBERT with a masked-LM head tied to its embeddings, from ``base``, and whether the head is new.
 
     The head of a DistilBERT or BERT checkpoint is kept. A checkpoint without one gets a transform that is the identity
-    and a decoder bias of 0, so that training starts from the embeddings' own geometry and not from noise. ``attention``
-    is transformers' ``attn_implementation``.
+    and a decoder bias of 0, so that training starts from the geometry of the embeddings and not from noise.
+    ``attention`` is transformers' ``attn_implementation``.
 
-    Raises BaseModelError where ``base`` is neither BERT nor DistilBERT, HubError where it can't be fetched.
+    Raises BaseModelError if ``base`` is neither BERT nor DistilBERT, HubError if it can't be fetched.
     """
     config = _load_config(base, chunk_length, "--chunk-length")
     bert = config if config.model_type == "bert" else None
@@ -139,7 +141,7 @@ def load_masked_lm(
     config.dropout, config.attention_dropout = dropout, attention_dropout
     config.architectures = ["DistilBertForMaskedLM"]
     config.tie_word_embeddings = True
-    # Before the model is made: transformers 4 chooses the layers' class by it.
+    # Set before the model is made, because transformers 4 chooses the class of the layers by it.
     config._attn_implementation = attention
     if bert is not None:
         source, report = _load_model(BertForMaskedLM.from_pretrained, base, output_loading_info=True)
@@ -174,7 +176,7 @@ def load_masked_lm(
 
 
 def distilbert_config(bert: BertConfig, base: str) -> DistilBertConfig:
-    """The configuration of the equal DistilBERT. Raises BaseModelError where there is none."""
+    """The configuration of the equivalent DistilBERT. Raises BaseModelError if there is none."""
     checks = {
         "hidden_act": bert.hidden_act in ("gelu", "relu"),
         "position_embedding_type": getattr(bert, "position_embedding_type", "absolute") == "absolute",
@@ -203,10 +205,10 @@ def distilbert_config(bert: BertConfig, base: str) -> DistilBertConfig:
 def distilbert_from_bert(bert: BertModel, config: DistilBertConfig) -> DistilBertModel:
     """The DistilBERT that computes what ``bert`` computes for texts of one segment.
 
-    Row 0 of the token types is added to every position's row; the pooler is left behind. The two are compared on
-    random ids; BaseModelError where a hidden state differs by more than 1e-4.
+    Row 0 of the token types is added to every row of the positions, and the pooler is dropped. The two models are
+    compared on random ids. Raises BaseModelError if a hidden state differs by more than 1e-4.
     """
-    # transformers 5 loads a checkpoint in the precision that it was stored in, float16 perhaps.
+    # transformers 5 loads a checkpoint in its stored precision, which may be float16.
     bert = bert.float()
     source = bert.state_dict()
     target = {

@@ -1,4 +1,4 @@
-"""GroupedByLength: an order of rows that puts like lengths into one batch, and the batches in random order."""
+"""GroupedByLength: put rows of similar length into one batch, and the batches in random order."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
-# So many batches are sorted among themselves: enough to leave little padding, few enough to mix anew each epoch.
+# The number of batches that are sorted together: enough to leave little padding, few enough to mix well in each epoch.
 POOL = 50
 
 
 class GroupedByLength(Sampler[int]):
-    """Yields row indices, ``batch_size`` at a time of like length.
+    """Yields row indices, ``batch_size`` of similar length at a time.
 
-    transformers' own LengthGroupedSampler leaves each pool sorted, long to short, so that the model sees long reviews
-    for a while and then short ones, and drifts with them: on IMDb, at the end of such a cycle, it called nearly all of
-    the longest validation reviews negative. Here the batches are shuffled. The order depends on ``seed`` and the epoch
-    alone, so a resumed run meets the batches that it would have met.
+    transformers' own LengthGroupedSampler leaves each pool sorted from long to short, so that the model sees long
+    reviews for a while and then short ones, and drifts with them: on IMDb, at the end of such a cycle, it labelled
+    nearly all of the longest validation reviews as negative. Here the batches are shuffled. Their order depends only on
+    ``seed`` and the epoch, so a resumed run gets the same batches.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
@@ -40,7 +40,7 @@ class GroupedByLength(Sampler[int]):
             pool = order[start : start + POOL * self._batch_size]
             pool = pool[self._lengths[pool].argsort(stable=True)]
             batches += [pool[cut : cut + self._batch_size] for cut in range(0, len(pool), self._batch_size)]
-        # The one that may be short stays last, or the cuts between batches would shift.
+        # The batch that may be short stays last; otherwise the boundaries of the others would shift.
         last = batches.pop()
         for index in torch.randperm(len(batches), generator=generator).tolist():
             yield from batches[index].tolist()

@@ -1,174 +1,202 @@
-"""write_card, write_fill_mask_card and publish_to_hub: the model card of a finished run, and its upload."""
+"""render_card: the model card of a run or of a bundle made from it."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
 from typing import Any
 
-from ..errors import HubError
-from ..options import RECORD
+# For each task: its pipeline on the Hub, its main metric, how the model was made, and how to call it.
+_KINDS = {
+    "sentiment": ("text-classification", "accuracy", "fine-tuned", ("Sentiment", "great film")),
+    "fill-mask": ("fill-mask", "perplexity", "adapted by masked language modelling", ("FillMask", "A great [MASK]!")),
+}
+# The figures of a run: key, name of the row, factor, format.
+_FIGURES = {
+    "sentiment": (
+        ("accuracy", "accuracy", 1, ".4f"),
+        ("f1", "F1 (macro)", 1, ".4f"),
+        ("log_loss", "log loss (nats)", 1, ".4f"),
+        ("calibration_error", "calibration error", 1, ".4f"),
+        ("calibration_error_uncalibrated", "calibration error before temperature scaling", 1, ".4f"),
+    ),
+    "fill-mask": (
+        ("perplexity", "perplexity", 1, ".2f"),
+        ("top1", "top-1 (%)", 100, ".2f"),
+        ("top5", "top-5 (%)", 100, ".2f"),
+    ),
+}
+# The figures of a graph, measured by export.
+_COLUMNS = {"sentiment": ("accuracy", "log_loss"), "fill-mask": ("perplexity", "top1", "top5")}
+_STANDARD = {
+    "sentiment": "The fp32 graph takes `input_ids` and `attention_mask`, any batch and length, and gives "
+    "`logits (batch, labels)`.",
+    "fill-mask": "The fp32 graph takes `input_ids` and `attention_mask`, any batch and length, and gives "
+    "`logits (batch, length, vocabulary)`.",
+}
+_EDGE = {
+    "sentiment": "The int8 graph is for the edge: its only input is `input_ids`, one text without padding, and it "
+    "gives `logits (1, labels)`.",
+    "fill-mask": "The int8 graph is for the edge: its only input is `input_ids`, one text without padding, and it "
+    "gives `logits (masks, vocabulary)`, for the `[MASK]` positions only.",
+}
+
+_MORE = {
+    "sentiment": "On the same weights, `onnx/model_quantized.onnx` takes batches with an attention mask, for optimum "
+    "and transformers.js, and `onnx/model_explain.onnx` also says which words decided.",
+    "fill-mask": "On the same weights, `onnx/model_quantized.onnx` takes batches with an attention mask, for optimum "
+    "and transformers.js.",
+}
 
 
-def write_card(folder: Path, metrics: dict[str, Any]) -> None:
-    """Write README.md with the Hub's front matter from ``metrics.json``'s content."""
+def render_card(metrics: dict[str, Any], exported: dict[str, Any] | None = None) -> str:
+    """The card of a run from the content of its metrics.json, with the Hub's front matter.
+
+    With ``exported`` it is the card of a bundle. ``exported`` has ``figures`` and ``recipe`` as in edge.json, and
+    ``graphs``: for each graph of the bundle its name and its size in MiB.
+    """
+    task = metrics["task"]
+    parts = [
+        _front_matter(metrics, onnx=exported is not None),
+        f"# {task}, from {_source(metrics, 'base')} on {_source(metrics, 'data')}",
+        _about(metrics),
+        "## Data",
+        _data(metrics),
+        "## Figures",
+        *_figures(metrics),
+    ]
+    if exported is None:
+        parts.append("![Loss and validation figures over the steps](curves.png)")
+    parts += ["## Hyperparameters", _hyperparameters(metrics), "## Cost", _cost(metrics)]
+    if exported is not None:
+        parts += ["## ONNX graphs", *_graphs(metrics, exported)]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _source(metrics: dict[str, Any], name: str) -> str:
+    """The Hub's name of the base or the data, or else the folder's."""
+    return str(metrics.get("hub", {}).get(name) or metrics["hyperparameters"][name])
+
+
+def _front_matter(metrics: dict[str, Any], onnx: bool) -> str:
+    pipeline, metric, _, _ = _KINDS[metrics["task"]]
+    lines = ["---", "license: apache-2.0", "library_name: transformers", f"pipeline_tag: {pipeline}"]
+    # Only names on the Hub, because a local folder's name would be a broken link there.
+    hub = metrics.get("hub", {})
+    if "base" in hub:
+        lines.append(f"base_model: {hub['base']}")
+    if "data" in hub:
+        lines += ["datasets:", f"- {hub['data']}"]
+    lines += ["metrics:", f"- {metric}", "tags:", "- edge-imdb", *(["- onnx"] if onnx else []), "- distilbert", "---"]
+    return "\n".join(lines)
+
+
+def _about(metrics: dict[str, Any]) -> str:
+    task = metrics["task"]
+    text = f"DistilBERT, {_KINDS[task][2]} by `edge-imdb train {task}` from {_source(metrics, 'base')}."
+    if task == "sentiment":
+        text += f" Its labels: {', '.join(metrics['labels'])}."
+    return text
+
+
+def _data(metrics: dict[str, Any]) -> str:
     options, data = metrics["hyperparameters"], metrics["data"]
-    rows = []
-    for name, label in (
-        ("accuracy", "accuracy"),
-        ("f1", "F1 (macro)"),
-        ("log_loss", "log loss (nats)"),
-        ("calibration_error", "calibration error"),
-        ("calibration_error_uncalibrated", "calibration error before temperature scaling"),
-    ):
-        cells = [f"{metrics[split][name]:.4f}" if split in metrics else "–" for split in ("validation", "test")]
-        rows.append(f"| {label} | {' | '.join(cells)} |")
-    table = "\n".join(rows)
-    size = metrics["truncation"]
-    folder.joinpath("README.md").write_text(
-        f"""---
-license: apache-2.0
-library_name: transformers
-pipeline_tag: text-classification
-base_model: {options["base"]}
-datasets:
-- {options["data"]}
-metrics:
-- accuracy
-tags:
-- edge-imdb
-- distilbert
----
-
-# {metrics["task"]} on {options["data"]}
-
-DistilBERT fine-tuned by `edge-imdb train sentiment` from {options["base"]} to tell {", ".join(metrics["labels"])}.
-
-## Data
-
-{options["data"]}: {data["train"]} reviews to train, {data["validation"]} held out of train for validation,
-{data["test"]} for test. {data["dropped_also_in_test"]} train reviews that also stand in the test split were dropped.
-Reviews are cleaned of markup and entities; over {size["max_length"]} tokens one keeps its head
-({size["head_ratio"]:.0%}) and its tail.
-
-## Figures
-
-| | validation | test |
-|---|---|---|
-{table}
-
-Validation chose step {metrics["best_step"]} and the temperature, {metrics["temperature"]:.4f}; test was read once, at
-the end. Divide the logits by the temperature before the softmax for calibrated scores.
-
-![Loss and validation accuracy](curves.png)
-
-{_settings_and_cost(metrics)}""",
-        encoding="utf-8",
-    )
+    parts = [f"{data['train']} texts of {_source(metrics, 'data')} to train on"]
+    if options.get("unsupervised"):
+        parts[0] += " (its split `unsupervised` among them)"
+    parts.append(f"{data['validation']} held out of its training split for validation")
+    if data["test"]:
+        parts.append(f"{data['test']} for test")
+    lines = [", ".join(parts) + "."]
+    if data["test"]:
+        lines.append(f"{data['dropped_also_in_test']} training texts that are also in the test split were dropped.")
+    if data.get("left_out"):
+        lines.append(f"{data['left_out']} texts named by `--leave-out` were not trained on.")
+    lines.append("Texts are cleaned of markup and entities.")
+    if metrics["task"] == "sentiment":
+        size = metrics["truncation"]
+        lines.append(
+            f"A review of over {size['max_length']} tokens keeps its head ({size['head_ratio']:.0%} of them) and its "
+            "tail."
+        )
+    else:
+        lines.append(f"They are joined and cut into {data['train_chunks']} chunks of {options['chunk_length']} tokens.")
+    return "\n".join(lines)
 
 
-def write_fill_mask_card(folder: Path, metrics: dict[str, Any]) -> None:
-    """Write README.md with the Hub's front matter from ``metrics.json``'s content."""
-    options, data, measured = metrics["hyperparameters"], metrics["data"], metrics["evaluation"]
-    rows = []
-    for name, label, factor in (
-        ("perplexity", "perplexity", 1),
-        ("top1", "top-1 (%)", 100),
-        ("top5", "top-5 (%)", 100),
-    ):
-        cells = [
-            f"{factor * metrics[split][name]:.2f}" if split in metrics else "–" for split in ("validation", "test")
+def _figures(metrics: dict[str, Any]) -> list[str]:
+    task = metrics["task"]
+    splits = [split for split in ("validation", "test") if split in metrics]
+    parts = []
+    if task == "fill-mask":
+        measured = metrics["evaluation"]
+        parts.append(
+            f"Measured on chunks of {measured['length']} tokens, of which {measured['mask_probability']:.0%} of the "
+            "words are masked, once and with a fixed seed, each by `[MASK]`. Perplexity is the exponential of the mean "
+            "cross-entropy over the masked tokens."
+        )
+    rows = [
+        f"| {label} | " + " | ".join(format(factor * metrics[split][name], form) for split in splits) + " |"
+        for name, label, factor, form in _FIGURES[task]
+    ]
+    parts.append("\n".join([f"| | {' | '.join(splits)} |", "|---|" + "---|" * len(splits), *rows]))
+    read_once = "test was read once, at the end." if "test" in splits else "there was no test split."
+    if task == "sentiment":
+        parts.append(
+            f"Validation chose step {metrics['best_step']} and the temperature, {metrics['temperature']:.4f}; "
+            f"{read_once} Divide the logits by the temperature before the softmax for calibrated scores."
+        )
+    else:
+        parts.append(f"Validation chose step {metrics['best_step']}; {read_once}")
+        columns = [name for name in ("validation", "sentence_starts") if f"{name}_perplexity" in metrics["epochs"][0]]
+        rows = [
+            f"| {row['epoch']:g} | " + " | ".join(f"{row[f'{name}_perplexity']:.2f}" for name in columns) + " |"
+            for row in metrics["epochs"]
         ]
-        rows.append(f"| {label} | {' | '.join(cells)} |")
-    table = "\n".join(rows)
-    epochs = "\n".join(
-        f"| {row['epoch']:g} | "
-        + " | ".join(
-            f"{row[name]:.2f}" if name in row else "–" for name in ("validation_perplexity", "test_perplexity")
-        )
-        + " |"
-        for row in metrics["epochs"]
-    )
-    extra = " (the split unsupervised among them)" if options["unsupervised"] else ""
-    folder.joinpath("README.md").write_text(
-        f"""---
-license: apache-2.0
-library_name: transformers
-pipeline_tag: fill-mask
-base_model: {options["base"]}
-datasets:
-- {options["data"]}
-metrics:
-- perplexity
-tags:
-- edge-imdb
-- distilbert
----
-
-# fill-mask on {options["data"]}
-
-DistilBERT adapted by `edge-imdb train fill-mask` from {options["base"]} to the language of its reviews, by masked
-language modelling.
-
-## Data
-
-{options["data"]}: {data["train"]} texts to train on{extra}, {data["validation"]} held out of train for validation,
-{data["test"]} for test. {data["dropped_also_in_test"]} texts that also stand in the test split were dropped. Cleaned of
-markup and entities, joined and cut into {data["train_chunks"]} chunks of {options["chunk_length"]} tokens.
-
-## Figures
-
-On chunks of {measured["length"]} tokens, whole words masked once with a fixed seed,
-{measured["mask_probability"]:.0%} of them, each by `[MASK]`. Perplexity is the exponential of the mean cross-entropy
-over the masked tokens.
-
-| | validation | test |
-|---|---|---|
-{table}
-
-Perplexity after each epoch; validation chose step {metrics["best_step"]}, test chose nothing.
-
-| epoch | validation | test |
-|---|---|---|
-{epochs}
-
-![Loss and perplexity](curves.png)
-
-{_settings_and_cost(metrics)}""",
-        encoding="utf-8",
-    )
+        titles = {"validation": "validation perplexity", "sentence_starts": "on chunks that begin with a sentence"}
+        header = f"| epoch | {' | '.join(titles[name] for name in columns)} |"
+        parts.append("\n".join([header, "|---|" + "---|" * len(columns), *rows]))
+    return parts
 
 
-def _settings_and_cost(metrics: dict[str, Any]) -> str:
+def _hyperparameters(metrics: dict[str, Any]) -> str:
+    rows = [f"| `{name}` | {value} |" for name, value in metrics["hyperparameters"].items()]
+    return "\n".join(["| | |", "|---|---|", *rows])
+
+
+def _cost(metrics: dict[str, Any]) -> str:
     hardware, cost = metrics["hardware"], metrics["cost"]
-    settings = "\n".join(f"| `{name}` | {value} |" for name, value in metrics["hyperparameters"].items())
-    return f"""## Hyperparameters
-
-| | |
-|---|---|
-{settings}
-
-## Cost
-
-{hardware["device"]} ({hardware["name"]}, {hardware["cpu_count"]} cores):
-{cost["seconds"] / 60:.1f} minutes for {cost["train_tokens"]} tokens and all measurements, {cost["energy_kwh"]:.4f} kWh,
-{cost["co2_kg"]:.4f} kg CO2 (estimated by codecarbon offline, electricity of {cost["country"]}).
-"""
+    return (
+        f"{hardware['device']} ({hardware['name']}, {hardware['cpu_count']} cores): {cost['seconds'] / 60:.1f} minutes "
+        f"for {cost['train_tokens']} tokens and all measurements, {cost['energy_kwh']:.4f} kWh, {cost['co2_kg']:.4f} "
+        f"kg CO2 (estimated by codecarbon offline, electricity of {cost['country']})."
+    )
 
 
-def publish_to_hub(folder: Path, repository: str) -> str:
-    """Upload a finished run and return its address. Raises HubError; the folder stays as it is."""
-    from huggingface_hub import HfApi
-
-    try:
-        api = HfApi()
-        address = api.create_repo(repository, exist_ok=True)
-        api.upload_folder(
-            repo_id=repository, folder_path=folder, ignore_patterns=[RECORD], commit_message="Upload by edge-imdb"
+def _graphs(metrics: dict[str, Any], exported: dict[str, Any]) -> list[str]:
+    task, figures, recipe = metrics["task"], exported["figures"], exported["recipe"]
+    parts = []
+    if "fp32" in exported["graphs"]:
+        parts.append(_STANDARD[task])
+    if "int8" in exported["graphs"]:
+        parts.append(
+            f"{_EDGE[task]} It is written for ONNX Runtime's CPU provider, and fastest with graph optimisations off."
         )
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise HubError(
-            f"The upload to {repository} failed ({reason}); the run is whole in {folder}: log in with "
-            "`hf auth login`, check the network, and upload it with `hf upload`."
-        ) from error
-    return str(address)
+        parts.append(_MORE[task])
+    parts.append(
+        "Measured by `edge-imdb export` on the validation reviews; the logits of the fp32 graph differ from PyTorch's "
+        f"by at most {figures['fp32_max_difference']:.1e}."
+    )
+    columns = _COLUMNS[task]
+    rows = [
+        f"| {precision} | `{name}` | {mib:.1f} | "
+        + " | ".join(f"{figures[f'validation_{precision}'][column]:.4f}" for column in columns)
+        + " |"
+        for precision, (name, mib) in exported["graphs"].items()
+    ]
+    header = f"| | file | MiB | {' | '.join(column.replace('_', ' ') for column in columns)} |"
+    parts.append("\n".join([header, "|---|---|---|" + "---|" * len(columns), *rows]))
+    if recipe:
+        parts.append(f"Quantization: `{json.dumps(recipe)}`.")
+    name, example = _KINDS[task][3]
+    parts.append(f'```python\nfrom edge_imdb import {name}\n\n{name}("path/of/this/folder")("{example}")\n```')
+    return parts

@@ -1,4 +1,4 @@
-"""EnergyMeter: time, electricity and CO2 of a run, codecarbon offline, added up over interruptions."""
+"""EnergyMeter: time, electricity and CO2 of a run, by codecarbon offline, added up over interruptions."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ..errors import UsageError
 
 
 def check_country(code: str) -> None:
-    """Raise UsageError where codecarbon has no electricity mix for a country; it would go on with the world's."""
+    """Raise UsageError if codecarbon has no electricity mix for a country; it would silently use the world's."""
     if code not in DataSource().get_global_energy_mix_data():
         raise UsageError(f"--country is {code!r}: give an ISO code of three letters, such as USA, DEU or IND.")
 
 
 class EnergyMeter(TrainerCallback):
-    """Measures from its making until ``stop``; what it has so far is written down with every checkpoint."""
+    """Measures from its creation until ``stop``. Its values so far are saved with every checkpoint."""
 
     def __init__(self, path: Path, country: str) -> None:
         logging.getLogger("codecarbon").disabled = True
@@ -35,7 +35,7 @@ class EnergyMeter(TrainerCallback):
         self._tracker.start()
 
     def _total(self) -> dict[str, float]:
-        # codecarbon has no public reading of a running tracker that tells the energy too.
+        # codecarbon has no public way to read the energy of a running tracker.
         data: Any = getattr(self._tracker, "final_emissions_data", None) or self._tracker._prepare_emissions_data()
         now = {
             "seconds": time.perf_counter() - self._start,
@@ -48,7 +48,7 @@ class EnergyMeter(TrainerCallback):
         self.save()
 
     def save(self) -> None:
-        """Write down what the run has cost so far, for the process that resumes it."""
+        """Save what the run has cost so far, for the process that resumes it."""
         self._tracker.flush()
         partial = self._path.with_suffix(".tmp")
         partial.write_text(json.dumps(self._total()))

@@ -1,17 +1,18 @@
-"""train_fill_mask: adapts a DistilBERT to film talk by masked language modelling; one file, from top to bottom.
+"""train_fill_mask: adapt a DistilBERT to film reviews by masked language modelling; one file, from top to bottom.
 
 Reviews are joined and cut into chunks that all have the same length, so there is no padding and no attention mask. The
 order of the chunks comes from the seed and the epoch, the words to mask from the seed, the epoch and the chunk, dropout
-from the seed and the step. Nothing else is random: a run that was killed and resumed meets the numbers that it would
-have met, and two processes mask the chunks as one would.
+from the seed and the step. Nothing else is random: a run that was killed and resumed gets the same numbers as one that
+was not, and two processes mask the chunks as one process would.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,15 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import DistilBertForMaskedLM
 
-from ..corpus import Texts, load_texts
 from ..errors import BaseModelError, DataError, UsageError
-from ..masking import (
+from ..evaluate.masking import (
     EVALUATION_LENGTH,
     EVALUATION_PROBABILITY,
     IGNORED,
@@ -39,42 +39,31 @@ from ..masking import (
     evaluation_batches,
     join_chunks,
     replace,
+    sentence_chunks,
 )
-from ..options import FillMaskOptions, hyperparameters
-from ..splits import fingerprint
 from .base import load_masked_lm, load_tokenizer
-from .card import publish_to_hub, write_fill_mask_card
+from .corpus import Texts, about_splits, load_texts
 from .energy import EnergyMeter
-from .progress import read_log, write_log, write_record
-from .runs import (
-    check_options,
-    computes_bf16,
-    described,
-    find_checkpoint,
-    finish,
-    has_accelerator,
-    keep_memory,
-    open_partial,
-    quiet_libraries,
-    setting,
-    writing,
-)
+from .options import FillMaskOptions, hyperparameters
+from .progress import read_log, write_record
+from .runs import Run, check_options, computes_bf16, described, has_accelerator, open_run, setting
+from .splits import fingerprint
 
 TASK = "fill-mask"
 CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"
 LOG_STEPS = 20
-# PyTorch's fused attention is the faster one from this length on; below it, and on a CPU with no dropout, its backward
+# PyTorch's fused attention is faster from this length on. For shorter chunks, on a CPU without dropout, its backward
 # pass costs more than writing the matrices out (width 384: 5,361 tokens a second against 4,408 at 32 chunks of 128,
 # 4,358 against 4,047 at 256).
 FUSED_ATTENTION_FROM = 384
-# Masked positions are filled up to a multiple of this. Their number differs from batch to batch, and blocks of logits,
-# of 100 MB each, in ever new sizes fragment the heap: a run that had none of this grew to 9.8 GB.
+# The number of masked positions is filled up to a multiple of this. It differs from batch to batch, and the blocks of
+# logits, of 100 MB each, would fragment the heap if each had a new size: a run without this grew to 9.8 GB.
 ROWS = 64
 
 
 class AtRows(torch.nn.Module):
-    """The masked-LM head at chosen positions only: it is a third of the arithmetic, and 15 % of the positions count."""
+    """The masked-LM head, at the chosen positions only, because it is a third of the arithmetic and few count."""
 
     def __init__(self, model: DistilBertForMaskedLM) -> None:
         super().__init__()
@@ -96,34 +85,32 @@ class AtRows(torch.nn.Module):
 def train_fill_mask(options: FillMaskOptions, say: Callable[[str], None] = lambda line: None) -> Path:
     """Train as ``options`` say and return the finished folder, ``options.output/fill-mask``.
 
-    Until it is finished, everything stands in its sibling ``fill-mask.partial``, from which ``options.resume`` goes on.
-    ``say`` gets a line for each fact worth showing. Under ``accelerate launch`` every process calls this.
+    Until it is finished, everything is in ``fill-mask.partial`` beside it, which ``options.resume`` continues. ``say``
+    gets one line for each fact worth showing. With ``accelerate launch`` every process calls this.
 
     Raises UsageError, InputError, DataError, BaseModelError, HubError, OutputError.
     """
-    check_options(options, positive=("chunk_length", "checkpoint_steps"))
+    check_options(
+        options, positive=("chunk_length", "checkpoint_steps", "evaluations_per_epoch"), ratios=("averaging",)
+    )
+    for name in ("sentence_starts", "decay"):
+        if not 0 <= getattr(options, name) <= 1:
+            raise UsageError(f"--{name.replace('_', '-')} is {getattr(options, name)}: it must be from 0 to 1.")
     if not 0 < options.mask_probability <= 1:
         raise UsageError(f"--mask-probability is {options.mask_probability}: it must be over 0 and at most 1.")
-    quiet_libraries()
-    keep_memory()
-    state = PartialState(cpu=not has_accelerator())
-    if not state.is_main_process:
-        say = lambda line: None  # noqa: E731
-    target = Path(options.output) / TASK
-    with writing(target, state.is_main_process):
-        _train(options, target, state, say)
-    return target
+    with open_run(TASK, options, say, _last_checkpoint) as run:
+        _train(options, run)
+        return run.target
 
 
-def _train(options: FillMaskOptions, target: Path, state: PartialState, say: Callable[[str], None]) -> None:
-    partial = target.with_name(f"{TASK}.partial")
-    checkpoint = find_checkpoint(options, target, partial, state.num_processes, _last_checkpoint)
+def _train(options: FillMaskOptions, run: Run) -> None:
+    state = run.state
     bf16 = options.precision == "bf16" or (options.precision == "auto" and computes_bf16())
     # Where a run of the other task went before in this process, its Trainer left a precision behind.
     AcceleratorState._reset_state()
     accelerator = Accelerator(cpu=not has_accelerator(), mixed_precision="bf16" if bf16 else "no")
 
-    # Data: chunks of token ids, (chunks, length), and what masking has to know of the vocabulary.
+    # Data: chunks of token ids, (chunks, length), and what masking needs to know about the vocabulary.
     torch.manual_seed(options.seed)
     written_out = state.device.type == "cpu" and options.chunk_length < FUSED_ATTENTION_FROM
     model, new_head = load_masked_lm(
@@ -143,32 +130,30 @@ def _train(options: FillMaskOptions, target: Path, state: PartialState, say: Cal
         )
     texts = load_texts(hyperparameters(options))
     measured = min(EVALUATION_LENGTH, model.config.max_position_embeddings)
-    train = join_chunks(backend, texts.train, options.chunk_length)
+    # By their place, so that a share is spread over the whole.
+    share_of = options.sentence_starts
+    starting = [text for i, text in enumerate(texts.train) if int((i + 1) * share_of) > int(i * share_of)]
+    others = [text for i, text in enumerate(texts.train) if int((i + 1) * share_of) == int(i * share_of)]
+    parts = [join_chunks(backend, others, options.chunk_length)] if others else []
+    if starting:
+        parts.append(sentence_chunks(backend, starting, options.chunk_length))
+    train = np.concatenate(parts)
+    if not len(train):
+        raise DataError(
+            f"The reviews are too few for one chunk of {options.chunk_length} tokens: lower --chunk-length."
+        )
     validation = join_chunks(backend, texts.validation, measured)
-    test = join_chunks(backend, texts.test, measured) if texts.test else None
+    beginning = sentence_chunks(backend, texts.validation, measured) if starting else None
 
     # Steps: one takes batch_size chunks from every process gradient_accumulation times; the last of an epoch may be
     # short, so that every chunk is seen once.
     share = options.batch_size * options.gradient_accumulation
     steps_per_epoch = math.ceil(len(train) / (share * state.num_processes))
     total = math.ceil(steps_per_epoch * options.epochs)
-    stops = {*range(steps_per_epoch, total, steps_per_epoch), total}
+    between = max(1, steps_per_epoch // options.evaluations_per_epoch)
+    stops = {*range(between, total, between), total}
 
-    # Not before everything that a wrong option would stop at.
-    state.wait_for_everyone()
-    if state.is_main_process:
-        if checkpoint is None:
-            open_partial(TASK, options, partial, state.num_processes)
-        else:
-            # What the log says beyond the checkpoint will be said again.
-            at = _state_of(checkpoint)
-            kept = [
-                entry
-                for entry in read_log(partial / "log.jsonl", at.step)
-                if entry["step"] <= at.measured or "loss" in entry
-            ]
-            write_log(kept, partial / "log.jsonl")
-    state.wait_for_everyone()
+    run.begin(_until)
 
     # Model and optimiser. Biases and layer norms don't decay.
     decaying = [p for p in model.parameters() if p.ndim > 1]
@@ -183,47 +168,51 @@ def _train(options: FillMaskOptions, target: Path, state: PartialState, say: Cal
     )
     network, optimizer = accelerator.prepare(AtRows(model), optimizer)
     progress = _State()
-    if checkpoint is not None:
-        progress = _restore(checkpoint, model, optimizer)
-    meter = EnergyMeter(partial / "energy.json", options.country) if state.is_main_process else None
+    averaged: dict[str, torch.Tensor] = {}
+    if run.checkpoint is not None:
+        progress, averaged = _restore(run.checkpoint, model, optimizer)
+    elif options.averaging:
+        averaged = {name: value.detach().clone() for name, value in model.named_parameters()}
+    meter = EnergyMeter(run.partial / "energy.json", options.country) if run.main else None
     device = described(state.device, state.num_processes, bf16)
     for line in _facts(texts, train, new_head):
-        say(line)
-    say(
+        run.say(line)
+    run.say(
         f"training {model.num_parameters() / 1e6:.1f}M parameters for {options.epochs:g} epochs of {steps_per_epoch} "
         f"steps, {device}"
     )
 
     def record(**figures: float) -> None:
-        if state.is_main_process:
+        if run.main:
             epoch = round(progress.step / steps_per_epoch, 4)
-            write_record({"step": progress.step, "epoch": epoch, **figures}, partial / "log.jsonl")
+            write_record({"step": progress.step, "epoch": epoch, **figures}, run.log)
 
     def save() -> None:
-        if state.is_main_process:
-            _save(partial / CHECKPOINT, model, optimizer, progress)
+        if run.main:
+            _save(run.partial / CHECKPOINT, model, optimizer, progress, averaged)
             assert meter is not None
             meter.save()
 
     bar = tqdm(total=total, initial=progress.step, desc="train", unit="step", smoothing=0.05,
-               disable=not state.is_main_process)  # fmt: skip
+               disable=not run.main)  # fmt: skip
     losses = torch.zeros(2, device=state.device)
     while True:
         # Measure after each epoch. Validation chooses the weights; test is only written down.
         if progress.step in stops and progress.step != progress.measured:
             save()
-            figures = _measure(network, validation, vocabulary, options.eval_batch_size, accelerator)
-            record(**{f"validation_{name}": value for name, value in figures.items()})
-            if test is not None:
-                after = _measure(network, test, vocabulary, options.eval_batch_size, accelerator)
-                record(**{f"test_{name}": value for name, value in after.items()})
-            if figures["perplexity"] < progress.best_perplexity:
-                progress.best_perplexity, progress.best_step = figures["perplexity"], progress.step
-                if state.is_main_process:
-                    _write(dict(model.state_dict()), partial / BEST, {})
+            with _weights_in_place(model, averaged):
+                figures = _measure(network, validation, vocabulary, options.eval_batch_size, accelerator)
+                record(**{f"validation_{name}": value for name, value in figures.items()})
+                if beginning is not None and len(beginning):
+                    apart = _measure(network, beginning, vocabulary, options.eval_batch_size, accelerator)
+                    record(**{f"sentence_starts_{name}": value for name, value in apart.items()})
+                if figures["perplexity"] < progress.best_perplexity:
+                    progress.best_perplexity, progress.best_step = figures["perplexity"], progress.step
+                    if run.main:
+                        _write(dict(model.state_dict()), run.partial / BEST, {})
             progress.measured = progress.step
             save()
-            say(f"epoch {progress.step / steps_per_epoch:g}: validation perplexity {figures['perplexity']:.2f}")
+            run.say(f"epoch {progress.step / steps_per_epoch:g}: validation perplexity {figures['perplexity']:.2f}")
         if progress.step == total:
             break
 
@@ -260,6 +249,9 @@ def _train(options: FillMaskOptions, target: Path, state: PartialState, say: Cal
             group["lr"] = rate
         optimizer.step()
         optimizer.zero_grad()
+        if averaged:
+            with torch.no_grad():
+                torch._foreach_lerp_(list(averaged.values()), list(model.parameters()), 1 - options.averaging)
         progress.step += 1
         bar.update()
 
@@ -275,16 +267,21 @@ def _train(options: FillMaskOptions, target: Path, state: PartialState, say: Cal
             save()
     bar.close()
 
-    if state.is_main_process:
+    # Test is read once, with the weights that validation chose.
+    state.wait_for_everyone()
+    _load_weights(model, load_file(run.partial / BEST))
+    tested = None
+    if texts.test:
+        test = join_chunks(backend, texts.test, measured)
+        tested = _measure(network, test, vocabulary, options.eval_batch_size, accelerator)
+    if run.main:
         assert meter is not None
-        log = read_log(partial / "log.jsonl", progress.step)
-        _load_weights(model, load_file(partial / BEST))
+        log = read_log(run.log, progress.step)
         cost = meter.stop()
         seen = min(total * share * state.num_processes, round(len(train) * options.epochs))
         metrics: dict[str, Any] = {
-            "task": TASK,
             "validation": _best(log, "validation", progress.best_step),
-            **({"test": _best(log, "test", progress.best_step)} if test is not None else {}),
+            **({"test": tested} if tested is not None else {}),
             "best_step": progress.best_step,
             "epochs": _per_epoch(log),
             "evaluation": {"length": measured, "mask_probability": EVALUATION_PROBABILITY, "mask_unit": "word"},
@@ -293,25 +290,28 @@ def _train(options: FillMaskOptions, target: Path, state: PartialState, say: Cal
                 "validation": len(texts.validation),
                 "test": len(texts.test) if texts.test else 0,
                 "dropped_also_in_test": texts.dropped,
+                "left_out": texts.left_out,
                 "train_chunks": len(train),
                 "validation_fingerprint": fingerprint(texts.validation),
             },
             "cost": {**cost, "country": options.country, "train_tokens": seen * train.shape[1]},
             **setting(options, device),
         }
-        finish(target, partial, model, tokenizer, metrics, log, "perplexity", write_fill_mask_card)
         for split in ("validation", "test"):
             if split in metrics:
-                say(_figures(split, metrics[split]))
-        say(f"wrote {target}")
-        if options.push_to_hub:
-            say(f"uploaded to {publish_to_hub(target, options.push_to_hub)}")
-    state.wait_for_everyone()
+                run.say(_figures(split, metrics[split]))
+        run.finish(model, tokenizer, metrics, log, "perplexity")
+
+
+def _until(checkpoint: Path, log: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The records up to a checkpoint, without the figures of a measurement that was not finished."""
+    at = _state_of(checkpoint)
+    return [entry for entry in log if entry["step"] <= at.step and (entry["step"] <= at.measured or "loss" in entry)]
 
 
 @dataclass
 class _State:
-    """Where a run stands; it travels in the header of the checkpoint, so that both are written in one step."""
+    """The progress of a run. It is stored in the header of the checkpoint, so that both are written in one step."""
 
     step: int = 0
     measured: int = -1
@@ -322,7 +322,7 @@ class _State:
 def rows_of(chunks: int, seed: int, epoch: int, step: int, share: int, processes: int, process: int) -> Any:
     """The chunks that ``process`` takes in a step of an epoch, at most ``share``. *Shape:* ``(rows,)``.
 
-    Over an epoch's steps and all processes every chunk comes once; the order depends on seed and epoch alone.
+    Over the steps of an epoch and all processes, every chunk comes once. The order depends only on seed and epoch.
     """
     rows = _order(chunks, seed, epoch)[step * share * processes : (step + 1) * share * processes]
     return np.array_split(rows, processes)[process]
@@ -339,7 +339,7 @@ def _masked(
 ) -> tuple[Any, Any, Any]:
     """What the model sees, the places to predict, the tokens there. *Shape:* two ``(batch, length)``, ``(chosen,)``."""
     if not len(rows):
-        # A process with nothing left in a short step still takes part in it, and adds nothing.
+        # A process that has no chunks left in a short step still takes part in it, and adds nothing.
         ids = chunks[:1]
         return ids, np.zeros(ids.shape, dtype=np.bool_), ids[:0, 0]
     ids, length = chunks[rows], chunks.shape[1]
@@ -353,7 +353,8 @@ def _learning_rate(options: FillMaskOptions, step: int, total: int) -> float:
     warmup = round(options.warmup * total)
     if step < warmup:
         return options.learning_rate * (step + 1) / warmup
-    return options.learning_rate * (total - step) / max(1, total - warmup)
+    falling = max(1, min(total - warmup, round(options.decay * total)))
+    return options.learning_rate * min(1.0, (total - step) / falling)
 
 
 def _mix(*numbers: int) -> int:
@@ -364,7 +365,7 @@ def _mix(*numbers: int) -> int:
 def _measure(
     network: torch.nn.Module, chunks: Ids, vocabulary: Vocabulary, size: int, accelerator: Accelerator
 ) -> dict[str, float]:
-    """Perplexity, top-1 and top-5 accuracy over the masked tokens of ``chunks``, which the processes share out."""
+    """Perplexity, top-1 and top-5 accuracy over the masked tokens of ``chunks``, which the processes share."""
     network.eval()
     state = accelerator.state
     rows: Sequence[int] = range(len(chunks))[state.process_index :: state.num_processes]
@@ -387,7 +388,7 @@ def _measure(
         sums[3] += len(wanted)
     summed, first, five, tokens = accelerator.reduce(sums).tolist()
     if not tokens:
-        raise DataError("The held-out reviews are so few that no word of them was masked: raise --validation.")
+        raise DataError("No word of the held-out reviews was masked, because they are too few: raise --validation.")
     return {
         "perplexity": math.exp(summed / tokens),
         "log_loss": summed / tokens,
@@ -407,19 +408,36 @@ def _state_of(checkpoint: Path) -> _State:
         return _State(**json.loads(file.metadata()["state"]))
 
 
-def _save(path: Path, model: DistilBertForMaskedLM, optimizer: Any, progress: _State) -> None:
-    """Weights, AdamW's two moments and the place in the run, in one file that is whole or absent."""
+@contextlib.contextmanager
+def _weights_in_place(model: DistilBertForMaskedLM, averaged: dict[str, torch.Tensor]) -> Iterator[None]:
+    """Inside the block the model has the ``averaged`` weights, if there are any; afterwards its own again."""
+    own = {name: value.detach().clone() for name, value in model.named_parameters()} if averaged else {}
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if averaged:
+                value.copy_(averaged[name])
+        yield
+        for name, value in model.named_parameters():
+            if averaged:
+                value.copy_(own[name])
+
+
+def _save(
+    path: Path, model: DistilBertForMaskedLM, optimizer: Any, progress: _State, averaged: dict[str, torch.Tensor]
+) -> None:
+    """Save weights, their average, AdamW's two moments and the progress, in one file that is whole or absent."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         for moment in ("exp_avg", "exp_avg_sq"):
             # Empty before the first step.
             if parameter in optimizer.state:
                 tensors[f"{moment}.{name}"] = optimizer.state[parameter][moment]
+    tensors.update({f"averaged.{name}": value for name, value in averaged.items()})
     _write(tensors, path, {"state": json.dumps(vars(progress))})
 
 
 def _write(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Save tensors under another name and rename; tied ones are stored once."""
+    """Save tensors to a temporary file and rename it; tied ones are stored once."""
     seen: set[int] = set()
     unique = {}
     for name, value in tensors.items():
@@ -431,7 +449,7 @@ def _write(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str
     temporary.replace(path)
 
 
-def _restore(path: Path, model: DistilBertForMaskedLM, optimizer: Any) -> _State:
+def _restore(path: Path, model: DistilBertForMaskedLM, optimizer: Any) -> tuple[_State, dict[str, torch.Tensor]]:
     tensors = load_file(path)
     _load_weights(
         model, {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
@@ -443,7 +461,12 @@ def _restore(path: Path, model: DistilBertForMaskedLM, optimizer: Any) -> _State
                 "step": torch.tensor(float(progress.step), device=parameter.device),
                 **{moment: tensors[f"{moment}.{name}"].to(parameter.device) for moment in ("exp_avg", "exp_avg_sq")},
             }
-    return progress
+    averaged = {
+        name: tensors[f"averaged.{name}"].to(parameter.device)
+        for name, parameter in model.named_parameters()
+        if f"averaged.{name}" in tensors
+    }
+    return progress, averaged
 
 
 def _load_weights(model: DistilBertForMaskedLM, tensors: dict[str, torch.Tensor]) -> None:
@@ -454,13 +477,14 @@ def _load_weights(model: DistilBertForMaskedLM, tensors: dict[str, torch.Tensor]
 
 
 def _facts(texts: Texts, train: Ids, new_head: bool) -> list[str]:
-    facts = [
-        f"reviews: {len(texts.train)} train, {len(texts.validation)} validation, "
-        f"{len(texts.test) if texts.test else 'no'} test",
-        f"{len(train)} chunks of {train.shape[1]} tokens to train on",
-    ]
-    if texts.dropped:
-        facts.insert(0, f"dropped {texts.dropped} train reviews that also stand in the test split")
+    facts = about_splits(
+        len(texts.train),
+        len(texts.validation),
+        len(texts.test) if texts.test else None,
+        texts.dropped,
+        texts.left_out,
+    )
+    facts.append(f"{len(train)} chunks of {train.shape[1]} tokens to train on")
     if new_head:
         facts.append("the base has no masked-LM head: it gets one that begins as the identity")
     return facts
@@ -481,7 +505,7 @@ def _measurements(log: list[dict[str, float]], split: str) -> list[dict[str, flo
 def _per_epoch(log: list[dict[str, float]]) -> list[dict[str, float]]:
     rows: dict[float, dict[str, float]] = {}
     for record in log:
-        for name in ("validation_perplexity", "test_perplexity"):
+        for name in ("validation_perplexity", "sentence_starts_perplexity"):
             if name in record:
                 rows.setdefault(record["epoch"], {"epoch": record["epoch"]})[name] = record[name]
     return list(rows.values())

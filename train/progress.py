@@ -1,4 +1,4 @@
-"""ProgressBar and RunLog: what a run shows while it trains, and what it writes down (log.jsonl, curves.png)."""
+"""ProgressBar and RunLog: what a run shows while it trains, and its records (log.jsonl, curves.png)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-# At the top, so that a missing one is told before the run and not after it.
+# Imported at the top, so that a missing package is reported before the run and not after it.
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
@@ -16,7 +16,7 @@ from ..output import write_text
 
 
 class ProgressBar(TrainerCallback):
-    """One bar for the whole run: step, time left, loss of late, accuracy on validation."""
+    """One bar for the whole run: step, time left, latest loss, accuracy on validation."""
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
@@ -79,7 +79,7 @@ class ProgressBar(TrainerCallback):
 
 
 class RunLog(TrainerCallback):
-    """Appends every record of the Trainer to ``path``, a JSON object a line."""
+    """Appends every record of the Trainer to ``path``, one JSON object per line."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -103,7 +103,7 @@ def write_record(record: dict[str, float], path: Path) -> None:
 
 
 def read_log(path: Path, until: int | None = None) -> list[dict[str, float]]:
-    """The records of a log, those after step ``until`` and a torn last line left out."""
+    """The records of a log, without those after step ``until`` and without an incomplete last line."""
     records = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
@@ -116,12 +116,12 @@ def read_log(path: Path, until: int | None = None) -> list[dict[str, float]]:
 
 
 def write_log(records: list[dict[str, float]], path: Path) -> None:
-    """Write a log anew, a JSON object a line."""
+    """Write a whole log, one JSON object per line."""
     write_text(path, "".join(json.dumps(record) + "\n" for record in records))
 
 
 def draw_curves(records: list[dict[str, float]], path: Path, measure: str = "accuracy") -> None:
-    """Draw training and validation loss, and accuracy or perplexity as measured, over steps into a PNG."""
+    """Draw training and validation loss, and accuracy or perplexity, over the steps into a PNG."""
     curves = (
         (0, "loss", "train"),
         (0, "eval_loss", "validation"),

@@ -1,4 +1,4 @@
-"""What both trainings share: options checked, a run's folder found, opened and resumed, the machine described."""
+"""What both trainings share: check options; open, resume and finish a run's folder; describe the machine."""
 
 from __future__ import annotations
 
@@ -12,25 +12,29 @@ import platform
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ..errors import EdgeImdbError, OutputError, UsageError
-from ..options import METRICS, RECORD, Options, hyperparameters
+from ..hub import check_access, upload
 from ..output import check_free, discard, locked, staging, write_text
+from .card import render_card
 from .energy import check_country
-from .progress import draw_curves, write_log
+from .options import METRICS, RECORD, Options, hyperparameters, uploaded_files
+from .progress import draw_curves, read_log, write_log
 
 # mallopt's parameters, from malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
 def check_options(options: Options, positive: tuple[str, ...] = (), ratios: tuple[str, ...] = ()) -> None:
-    """Raise UsageError for the first option out of range; ``positive`` and ``ratios`` name a task's own."""
+    """Raise UsageError for the first option out of range; ``positive`` and ``ratios`` name those of a task."""
     positive = ("epochs", "batch_size", "eval_batch_size", "gradient_accumulation", "learning_rate", "adam_epsilon",
                 "max_grad_norm", *positive)  # fmt: skip
     ratios = ("validation", "warmup", "dropout", "attention_dropout", "adam_beta1", "adam_beta2", *ratios)
@@ -46,7 +50,10 @@ def check_options(options: Options, positive: tuple[str, ...] = (), ratios: tupl
         raise UsageError(f"--limit is {options.limit}: it must be 4 or more.")
     check_country(options.country)
     if options.resume and options.overwrite:
-        raise UsageError("--resume goes on with a run and --overwrite drops it: give one of the two.")
+        raise UsageError("--resume continues a run and --overwrite discards it: give only one of them.")
+    if options.push_to_hub:
+        # Before hours of training, not after them.
+        check_access(options.push_to_hub)
 
 
 def quiet_libraries() -> None:
@@ -54,18 +61,18 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     for name in ("accelerate", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # Pinned memory and lr_scheduler order: nothing that a person who trains could act on.
+    # Warnings about pinned memory and the order of lr_scheduler, which nobody who trains can act on.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message="mtime may not be reliable")
 
 
 def keep_memory() -> None:
-    """Have glibc keep freed memory. By default it hands large blocks back at once and the kernel clears them anew.
+    """Make glibc keep freed memory. By default it returns large blocks at once, and the kernel must clear new ones.
 
-    Training on a CPU frees and takes the same hundreds of megabytes at every step; keeping them made a fill-mask step
-    of 16 chunks of 256 tokens at width 384 a quarter faster or more (0.76 s instead of 0.99 s). Blocks must be
-    of few sizes then, or the heap fragments. Elsewhere than on glibc: nothing.
+    Training on a CPU frees and takes the same hundreds of megabytes in every step. Keeping them made a fill-mask step
+    of 16 chunks of 256 tokens at width 384 faster by a quarter (0.76 s instead of 0.99 s). The blocks should have few
+    different sizes, because otherwise the heap fragments. Without glibc this does nothing.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -79,15 +86,109 @@ def has_accelerator() -> bool:
     return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
-@contextlib.contextmanager
-def writing(target: Path, main: bool) -> Iterator[None]:
-    """What the ``main`` process of a run does within: no other run writes ``target``, and a full disk is a sentence.
+@dataclass
+class Run:
+    """One run, of either task: its folder, its unfinished sibling, and the process that works on it."""
 
-    Raises OutputError.
+    task: str
+    options: Options
+    target: Path
+    state: PartialState
+    checkpoint: Path | None
+    _say: Callable[[str], None]
+
+    @property
+    def partial(self) -> Path:
+        """The folder with everything until the run is finished, from which ``--resume`` continues."""
+        return partial_of(self.target)
+
+    @property
+    def main(self) -> bool:
+        """Whether this process is the one that writes and prints."""
+        return bool(self.state.is_main_process)
+
+    def say(self, line: str) -> None:
+        """Print one fact for a person, once, however many processes train."""
+        if self.main:
+            self._say(line)
+
+    def begin(self, keep: Callable[[Path, list[dict[str, float]]], list[dict[str, float]]]) -> None:
+        """Open the unfinished folder; to resume, cut its log back to what ``keep(checkpoint, log)`` returns.
+
+        Call it only after every check that a wrong option could fail.
+        """
+        self.state.wait_for_everyone()
+        if self.main and self.checkpoint is None:
+            discard(self.partial)
+            self.partial.mkdir(parents=True)
+            record = {
+                "task": self.task,
+                "hyperparameters": hyperparameters(self.options),
+                "world_size": self.state.num_processes,
+            }
+            write_text(self.partial / RECORD, json.dumps(record, indent=2) + "\n")
+        elif self.main and self.checkpoint is not None:
+            # The steps after the checkpoint will be logged again.
+            write_log(keep(self.checkpoint, read_log(self.log)), self.log)
+        self.state.wait_for_everyone()
+
+    @property
+    def log(self) -> Path:
+        return self.partial / "log.jsonl"
+
+    def finish(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        metrics: dict[str, Any],
+        log: list[dict[str, float]],
+        measure: str,
+    ) -> None:
+        """Write the finished folder, ready for the Hub, in one step; remove the unfinished one; upload it if asked to.
+
+        Only the main process calls this.
+        """
+        metrics = {"task": self.task, **metrics, "hub": on_hub(self.options)}
+        with staging(self.target) as folder:
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            shutil.copy(self.partial / RECORD, folder / RECORD)
+            (folder / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+            write_log(log, folder / "log.jsonl")
+            draw_curves(log, folder / "curves.png", measure)
+            (folder / "README.md").write_text(render_card(metrics), encoding="utf-8")
+        discard(self.partial)
+        self.say(f"wrote {self.target}")
+        if self.options.push_to_hub:
+            address = upload(self.target, uploaded_files(self.target), self.options.push_to_hub)
+            self.say(f"uploaded to {address}")
+
+
+def partial_of(target: Path) -> Path:
+    """The folder of the unfinished run beside ``target``."""
+    return target.with_name(f"{target.name}.partial")
+
+
+@contextlib.contextmanager
+def open_run(
+    task: str, options: Options, say: Callable[[str], None], last: Callable[[Path], Path | None]
+) -> Iterator[Run]:
+    """The run that ``options`` describe, from its first check to its end.
+
+    Inside the block no other run can write its folder, and a full disk becomes an OutputError. ``last`` finds the
+    newest complete checkpoint in the folder of an unfinished run. With ``accelerate launch`` every process calls this.
+
+    Raises OutputError, UsageError.
     """
-    with locked(target) if main else contextlib.nullcontext():
+    quiet_libraries()
+    keep_memory()
+    state = PartialState(cpu=not has_accelerator())
+    target = Path(options.output) / task
+    with locked(target) if state.is_main_process else contextlib.nullcontext():
         try:
-            yield
+            checkpoint = find_checkpoint(options, target, partial_of(target), state.num_processes, last)
+            yield Run(task, options, target, state, checkpoint, say)
+            state.wait_for_everyone()
         except EdgeImdbError:
             raise
         except Exception as error:
@@ -95,7 +196,7 @@ def writing(target: Path, main: bool) -> Iterator[None]:
             if not _disk_is_full(target.parent, error):
                 raise
             raise OutputError(
-                f"{target.parent} can't be written (No space left on device): make room, and --resume goes on from "
+                f"{target.parent} can't be written (No space left on device): make room, and --resume continues from "
                 "the last checkpoint, if there was one."
             ) from error
 
@@ -109,29 +210,29 @@ def _disk_is_full(folder: Path, error: Exception) -> bool:
 def find_checkpoint(
     options: Options, target: Path, partial: Path, world_size: int, last: Callable[[Path], Path | None]
 ) -> Path | None:
-    """Check that the run may be written; return the checkpoint to go on from, if there is one. Writes nothing.
+    """Check that the run may be written, and return the checkpoint to continue from, if any. Writes nothing.
 
-    ``last`` finds the newest whole checkpoint in the folder of an unfinished run.
+    ``last`` finds the newest complete checkpoint in the folder of an unfinished run.
     """
     check_free(target, options.overwrite, "finished run", METRICS)
     record = partial / RECORD
     if partial.exists() and any(partial.iterdir()) and not record.exists():
-        raise OutputError(f"{partial} holds files that are no run: choose another --output.")
+        raise OutputError(f"{partial} contains files that are not a run: choose another --output.")
     checkpoint = last(partial)
     if not options.resume:
-        # What stopped before its first checkpoint has nothing to lose.
+        # A run that stopped before its first checkpoint has nothing to lose.
         if checkpoint is not None and not options.overwrite:
-            raise OutputError(
-                f"{partial} holds an unfinished run: --resume goes on with it, --overwrite drops it and begins anew."
-            )
+            raise OutputError(f"{partial} contains an unfinished run: --resume continues it, --overwrite discards it.")
         return None
     if not record.exists():
-        raise OutputError(f"{partial} holds no unfinished run: leave --resume out to begin one.")
+        raise OutputError(f"{partial} contains no unfinished run: leave --resume out to start one.")
     before = json.loads(record.read_text(encoding="utf-8"))
+    # An option that is newer than the run had its default then.
+    known = {**hyperparameters(type(options)()), **before["hyperparameters"]}
     for name, value in hyperparameters(options).items():
-        if before["hyperparameters"].get(name) != value:
+        if known[name] != value:
             raise UsageError(
-                f"The unfinished run in {partial} has {name} {before['hyperparameters'].get(name)!r}, and not "
+                f"The unfinished run in {partial} has {name} {known[name]!r}, and not "
                 f"{value!r}: give the same options to go on, or --overwrite to begin anew."
             )
     if before["world_size"] != world_size:
@@ -142,16 +243,8 @@ def find_checkpoint(
     return checkpoint
 
 
-def open_partial(task: str, options: Options, partial: Path, world_size: int) -> None:
-    """Make the folder of an unfinished run in place of what stood there."""
-    discard(partial)
-    partial.mkdir(parents=True)
-    record = {"task": task, "hyperparameters": hyperparameters(options), "world_size": world_size}
-    write_text(partial / RECORD, json.dumps(record, indent=2) + "\n")
-
-
 def computes_bf16() -> bool:
-    """Whether bf16 is arithmetic here, and not emulated (which on a CPU is slower than fp32)."""
+    """Whether the device computes in bf16 without emulating it, which on a CPU would be slower than fp32."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if torch.backends.mps.is_available():
@@ -160,8 +253,17 @@ def computes_bf16() -> bool:
     return any(bool(getattr(torch.cpu, name)()) for name in checks if hasattr(torch.cpu, name))
 
 
+def on_hub(options: Options) -> dict[str, str]:
+    """The base and the data set of a run, if they are on the Hub, so that a card can link to them."""
+    return {name: value for name, value in (("base", options.base), ("data", options.data)) if _is_hub_id(value)}
+
+
+def _is_hub_id(value: str) -> bool:
+    return not Path(value).exists() and value.count("/") <= 1 and not value.startswith((".", "/", "~"))
+
+
 def public(values: dict[str, Any]) -> dict[str, Any]:
-    """Hyperparameters for others to read: local paths by their last part, so that no folder of this machine shows."""
+    """Hyperparameters for others to read. Of a local path only the last part is kept, so that no folder is revealed."""
     return {
         name: Path(value).name if name in ("base", "data", "test_data") and value and Path(value).exists() else value
         for name, value in values.items()
@@ -198,25 +300,3 @@ def setting(options: Options, device: str) -> dict[str, Any]:
             "transformers": transformers.__version__,
         },
     }
-
-
-def finish(
-    target: Path,
-    partial: Path,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    metrics: dict[str, Any],
-    log: list[dict[str, float]],
-    measure: str,
-    write_card: Callable[[Path, dict[str, Any]], None],
-) -> None:
-    """Write the finished folder, ready for the Hub, in one step, and drop the unfinished one."""
-    with staging(target) as folder:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        shutil.copy(partial / RECORD, folder / RECORD)
-        (folder / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-        write_log(log, folder / "log.jsonl")
-        draw_curves(log, folder / "curves.png", measure)
-        write_card(folder, metrics)
-    discard(partial)

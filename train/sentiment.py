@@ -1,4 +1,4 @@
-"""train_sentiment: fine-tunes a DistilBERT classifier with the Trainer and leaves a Hub-ready folder."""
+"""train_sentiment: fine-tune a DistilBERT classifier with the Trainer and write a folder that is ready for the Hub."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from datasets import Dataset
 from transformers import (
     DataCollatorWithPadding,
@@ -22,31 +21,18 @@ from transformers import (
     set_seed,
 )
 
-from ..corpus import Corpus, load_corpus
 from ..errors import UsageError
+from ..evaluate.datasets import Reviews
 from ..metrics import accuracy, classification_metrics, fit_temperature, log_loss, softmax
-from ..options import SentimentOptions, hyperparameters
-from ..reading import Reviews
-from ..splits import fingerprint
 from ..text import ReviewEncoder, Truncation
 from .base import load_classifier, load_tokenizer
 from .batches import GroupedByLength
-from .card import publish_to_hub, write_card
+from .corpus import Corpus, about_splits, load_corpus
 from .energy import EnergyMeter
-from .progress import ProgressBar, RunLog, read_log, write_log
-from .runs import (
-    check_options,
-    computes_bf16,
-    described,
-    find_checkpoint,
-    finish,
-    has_accelerator,
-    keep_memory,
-    open_partial,
-    quiet_libraries,
-    setting,
-    writing,
-)
+from .options import SentimentOptions, hyperparameters
+from .progress import ProgressBar, RunLog, read_log
+from .runs import Run, check_options, computes_bf16, described, has_accelerator, open_run, setting
+from .splits import fingerprint
 
 TASK = "sentiment"
 
@@ -54,41 +40,33 @@ TASK = "sentiment"
 def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lambda line: None) -> Path:
     """Train as ``options`` say and return the finished folder, ``options.output/sentiment``.
 
-    Until it is finished, everything stands in its sibling ``sentiment.partial``, from which ``options.resume`` goes
-    on. ``say`` gets a line for each fact worth showing. Under ``accelerate launch`` every process calls this.
+    Until it is finished, everything is in ``sentiment.partial`` beside it, which ``options.resume`` continues. ``say``
+    gets one line for each fact worth showing. With ``accelerate launch`` every process calls this.
 
     Raises UsageError, InputError, DataError, BaseModelError, HubError, OutputError.
     """
     check_options(options, positive=("evaluations_per_epoch",), ratios=("classifier_dropout", "label_smoothing"))
-    if options.short_copies and not 3 <= options.short_copies < options.max_length:
+    if options.truncated_copies and not 3 <= options.truncated_copies < options.max_length:
         raise UsageError(
-            f"--short-copies is {options.short_copies}: it must be 0, or from 3 to under --max-length "
+            f"--truncated-copies is {options.truncated_copies}: it must be 0, or from 3 to under --max-length "
             f"({options.max_length})."
         )
-    quiet_libraries()
-    keep_memory()
-    state = PartialState(cpu=not has_accelerator())
-    if not state.is_main_process:
-        say = lambda line: None  # noqa: E731
-    target = Path(options.output) / TASK
-    with writing(target, state.is_main_process):
-        _train(options, target, state, say)
-    return target
+    with open_run(TASK, options, say, _last_checkpoint) as run:
+        _train(options, run)
+        return run.target
 
 
-def _train(options: SentimentOptions, target: Path, state: PartialState, say: Callable[[str], None]) -> None:
-    partial = target.with_name(f"{TASK}.partial")
-    checkpoint = find_checkpoint(options, target, partial, state.num_processes, _last_checkpoint)
-
+def _train(options: SentimentOptions, run: Run) -> None:
+    state = run.state
     set_seed(options.seed)
     truncation = Truncation(options.max_length, options.head_ratio)
-    short = Truncation(options.short_copies, options.head_ratio) if options.short_copies else None
+    short = Truncation(options.truncated_copies, options.head_ratio) if options.truncated_copies else None
     tokenizer = load_tokenizer(options.base, options.max_length)
     encoder = ReviewEncoder(tokenizer.backend_tokenizer, truncation)
     with state.main_process_first():
         data = load_corpus(hyperparameters(options))
     for line in _facts(data):
-        say(line)
+        run.say(line)
     model = load_classifier(
         options.base,
         data.train.names,
@@ -97,24 +75,15 @@ def _train(options: SentimentOptions, target: Path, state: PartialState, say: Ca
         options.attention_dropout,
         options.classifier_dropout,
     )
-    train_set = _encode(data.train, encoder, short)
-    # In order of length, so that a batch holds next to no padding.
-    validation_set = _encode(data.validation, encoder).sort("length")
+    train_set = encode_reviews(data.train, encoder, short)
+    # In order of length, so that a batch has almost no padding.
+    validation_set = encode_reviews(data.validation, encoder).sort("length")
     steps_per_epoch = math.ceil(
         math.ceil(len(train_set) / (options.batch_size * state.num_processes)) / options.gradient_accumulation
     )
-    # Not before everything that a wrong option would stop at.
-    state.wait_for_everyone()
-    if state.is_main_process:
-        if checkpoint is None:
-            open_partial(TASK, options, partial, state.num_processes)
-        else:
-            # Records after the checkpoint will be made again.
-            step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
-            write_log(read_log(partial / "log.jsonl", step), partial / "log.jsonl")
-    state.wait_for_everyone()
-    arguments = _training_arguments(options, partial, steps_per_epoch)
-    meter = EnergyMeter(partial / "energy.json", options.country) if state.is_main_process else None
+    run.begin(_until)
+    arguments = _training_arguments(options, run.partial, steps_per_epoch)
+    meter = EnergyMeter(run.partial / "energy.json", options.country) if run.main else None
     trainer = _Trainer(
         model=model,
         args=arguments,
@@ -123,35 +92,34 @@ def _train(options: SentimentOptions, target: Path, state: PartialState, say: Ca
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8),
         compute_metrics=_compute_metrics,
-        callbacks=[ProgressBar(), RunLog(partial / "log.jsonl"), *([meter] if meter else [])],
+        callbacks=[ProgressBar(), RunLog(run.log), *([meter] if meter else [])],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     device = described(arguments.device, state.num_processes, arguments.bf16)
-    say(
+    run.say(
         f"training {model.num_parameters() / 1e6:.1f}M parameters on {len(train_set)} reviews"
-        f"{' and short copies' if short else ''} for "
+        f"{' and truncated copies' if short else ''} for "
         f"{options.epochs:g} epochs of {steps_per_epoch} steps, {device}"
     )
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
 
     validation = trainer.predict(validation_set)
     temperature = fit_temperature(_logits(validation), validation.label_ids)
     metrics: dict[str, Any] = {
-        "task": TASK,
         "labels": data.train.names,
         "truncation": truncation.as_dict(),
         "temperature": temperature,
         "validation": _measure(_logits(validation), validation.label_ids, temperature),
     }
     if data.test is not None:
-        # The one time that the test split is read.
-        say(f"measuring on {len(data.test.texts)} test reviews")
-        test = trainer.predict(_encode(data.test, encoder).sort("length"))
+        # The only time that the test split is read.
+        run.say(f"measuring on {len(data.test.texts)} test reviews")
+        test = trainer.predict(encode_reviews(data.test, encoder).sort("length"))
         metrics["test"] = _measure(_logits(test), test.label_ids, temperature)
-    if state.is_main_process:
+    if run.main:
         assert meter is not None
-        log = read_log(partial / "log.jsonl", trainer.state.global_step)
+        log = read_log(run.log, trainer.state.global_step)
         tokens = sum(train_set["length"]) * options.epochs
         cost = meter.stop()
         metrics |= {
@@ -161,31 +129,34 @@ def _train(options: SentimentOptions, target: Path, state: PartialState, say: Ca
                 "validation": len(data.validation.texts),
                 "test": len(data.test.texts) if data.test else 0,
                 "dropped_also_in_test": data.dropped,
+                "left_out": data.left_out,
                 "validation_fingerprint": fingerprint(data.validation.texts),
             },
             "cost": {**cost, "country": options.country, "train_tokens": int(tokens)},
             **setting(options, device),
         }
-        finish(target, partial, trainer.model, tokenizer, metrics, log, "accuracy", write_card)
         for split in ("validation", "test"):
             if split in metrics:
-                say(_figures(split, metrics[split]))
-        say(f"wrote {target}")
-        if options.push_to_hub:
-            say(f"uploaded to {publish_to_hub(target, options.push_to_hub)}")
-    state.wait_for_everyone()
+                run.say(_figures(split, metrics[split]))
+        run.finish(trainer.model, tokenizer, metrics, log, "accuracy")
+
+
+def _until(checkpoint: Path, log: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The records up to a checkpoint of the Trainer."""
+    step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
+    return [record for record in log if record["step"] <= step]
 
 
 class _Trainer(Trainer):
-    """The Trainer with batches of like length in random order."""
+    """The Trainer, with batches of similar length in random order."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> GroupedByLength:
-        # Not from the argument, which has lost the columns that the model doesn't take.
+        # Not from the argument, which no longer has the columns that the model doesn't take.
         return GroupedByLength(self.train_dataset["length"], self.args.train_batch_size, self.args.seed)
 
 
 def _last_checkpoint(partial: Path) -> Path | None:
-    """The newest checkpoint that is whole: the Trainer writes trainer_state.json last."""
+    """The newest complete checkpoint: the Trainer writes trainer_state.json last."""
     whole = []
     for folder in partial.glob("checkpoint-*"):
         try:
@@ -196,21 +167,21 @@ def _last_checkpoint(partial: Path) -> Path | None:
 
 
 def _facts(corpus: Corpus) -> list[str]:
-    train, validation, test = (
-        len(part.texts) if part else 0 for part in (corpus.train, corpus.validation, corpus.test)
-    )
     facts = [f"labels: {', '.join(corpus.train.names)}"]
-    if test:
-        facts.append(f"dropped {corpus.dropped} train reviews that also stand in the test split")
-    facts.append(f"reviews: {train} train, {validation} validation, {test or 'no'} test")
-    return facts
+    return facts + about_splits(
+        len(corpus.train.texts),
+        len(corpus.validation.texts),
+        len(corpus.test.texts) if corpus.test else None,
+        corpus.dropped,
+        corpus.left_out,
+    )
 
 
-def _encode(reviews: Reviews, encoder: ReviewEncoder, short: Truncation | None = None) -> Dataset:
-    """The reviews as the model reads them; with ``short`` also cut to that, each that is longer.
+def encode_reviews(reviews: Reviews, encoder: ReviewEncoder, short: Truncation | None = None) -> Dataset:
+    """The reviews as the model reads them; with ``short`` also a truncated copy of each longer review.
 
-    A first reading at run time is just such a cut (edge_imdb.bundle.FirstReading), which a model that only ever saw
-    whole reviews is less sure of than it could be.
+    At run time the early exit reads such a truncated review (edge_imdb.bundle.EarlyExit). A model that has only seen
+    whole reviews is less confident about it than it could be.
     """
     ids, labels = [], []
     for text, label in zip(reviews.texts, reviews.labels, strict=True):
@@ -250,7 +221,9 @@ def _training_arguments(options: SentimentOptions, partial: Path, steps_per_epoc
         save_steps=interval,
         save_total_limit=2,
         load_best_model_at_end=True,
-        metric_for_best_model="accuracy",
+        # Not accuracy: on a small validation set it moves in large steps, and the first checkpoint wins every tie.
+        metric_for_best_model="log_loss",
+        greater_is_better=False,
         logging_steps=max(1, min(20, interval)),
         logging_nan_inf_filter=False,
         disable_tqdm=True,

@@ -1,7 +1,7 @@
 """Print the probabilities that a bundle gives to texts, as JSON: python scores.py THREADS < texts.json
 
-Run by test_portability under other CPUs, so it imports the runtime alone. Each text has its probabilities, and those
-of five words for its first [MASK], where it has one.
+test_portability runs it on other CPUs, so it imports only the runtime. It prints the probabilities of each text, and
+those of five words for its first [MASK], if it has one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main() -> None:
         if "[MASK]" in text:
             found = {entry["token_str"]: entry["score"] for entry in fill_mask(text, targets=WORDS)}
             scores += [found[word] for word in WORDS]
-        # A line each as it comes, for it takes minutes under emulation.
+        # One line each, as soon as it is ready, because emulation takes minutes.
         print(json.dumps(scores), "," if number + 1 < len(texts) else "]", flush=True)
 
 

@@ -19,23 +19,22 @@ import numpy as np
 import pytest
 from conftest import BAD, GOOD, OPENINGS, SUBJECTS
 
-# In one process: they share what the emulators printed.
+# In one process, because they share the output of the emulators.
 pytestmark = pytest.mark.xdist_group("portability")
 
 ROOT = Path(__file__).resolve().parents[2]
 EMULATORS = ROOT / ".emulators"
 SCRIPT = Path(__file__).with_name("scores.py")
 TEXTS = 300
-# CPUs, how many texts they get, and by how much a probability may differ from this machine's. Haswell has AVX2 and
+# CPUs, the number of texts they get, and by how much a probability may differ from this machine's. Haswell has AVX2 but
 # neither AVX-512 nor VNNI; qemu has no AVX-512. With 7 bits no int8 product overflows anywhere, and with attention
-# written out the CPUs that have AVX2 get the same bits (export/edge.py). Elsewhere sums in fp32 are rounded otherwise,
-# and where one of them falls on the other side of a step when it is quantized, a score changes: on arm64 in one text of
-# five.
+# written out all CPUs with AVX2 get the same bits (edge_imdb/edge_graph/write.py). On other CPUs sums in fp32 are
+# rounded differently. If that changes how a value is rounded to int8, a score changes: on arm64 in one text of five.
 LIMITS = {"Haswell": (TEXTS, 1e-5), "Nehalem": (TEXTS // 3, 5e-2), "arm64": (TEXTS, 5e-2)}
 
 
 def make_texts() -> list[str]:
-    """Short texts of many kinds: emulation takes a quarter of a second for each ten tokens."""
+    """Short texts of many kinds, because emulation takes a quarter of a second per ten tokens."""
     draw = random.Random(0)
     odd = ["naïve", "Ωmega", "映画は最高", "фильм", "🎬🍿", "!!!", "10/10", "$$$", "it's", "don't", "l'été", "#fail"]
     texts = []
@@ -59,7 +58,7 @@ def make_texts() -> list[str]:
 
 
 def command_of(cpu: str) -> list[str] | str:
-    """How Python is run as another CPU, or why it can't be."""
+    """How to run Python on another CPU, or why that isn't possible."""
     missing = f"run tests/portability/get_emulators.sh {EMULATORS.name} python3"
     if cpu == "arm64":
         root = EMULATORS / "arm64"
@@ -108,7 +107,7 @@ def native(texts: list[str]) -> list[np.ndarray]:
 
 
 def differences(some: list[np.ndarray], others: list[np.ndarray]) -> tuple[float, int]:
-    """The largest difference of a probability, and how many texts have another label."""
+    """The largest difference of a probability, and the number of texts with a different label."""
     largest = max(float(np.abs(one - other).max()) for one, other in zip(some, others, strict=True))
     return largest, sum(one[:2].argmax() != other[:2].argmax() for one, other in zip(some, others, strict=True))
 

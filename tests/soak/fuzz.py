@@ -1,9 +1,9 @@
 """Coverage-guided fuzzing with atheris: python tests/soak/fuzz.py text|manifest [--seconds 300]
 
 ``text``: any bytes as a review, and as a text with a mask, through the embedded bundles. ``manifest``: any bytes as
-edge.json, once as they are and once sealed again, so that what lies behind the digest is reached. A finding is any
-exception that is not ours, or scores that are no probabilities; atheris prints it with its input and stops. At the
-end it prints how many inputs it ran.
+edge.json, once as they are and once with a correct sha256, so that the checks after it are reached. A finding is any
+exception that is not ours, or scores that are not probabilities. atheris prints it with its input and stops; otherwise
+it prints the number of inputs at the end.
 """
 
 from __future__ import annotations

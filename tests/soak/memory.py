@@ -18,7 +18,7 @@ WORDS = ["the", "a", "film", "plot", "was", "not", "great", "awful", "dull", "ca
 
 
 def resident() -> float:
-    """MiB of this process in memory, as Linux tells it."""
+    """Memory of this process in MiB, as Linux reports it."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS"):
             return int(line.split()[1]) / 1024
@@ -33,7 +33,7 @@ def main() -> None:
     draw, model = random.Random(0), Sentiment(threads=options.threads)
     start, after_warm, largest = time.monotonic(), 0.0, 0.0
     for number in range(1, options.reviews + 1):
-        # As many short ones as long ones: a review has 10 to 1,000 words, most under 200.
+        # Short reviews are more frequent: 10 to 1,000 words, most under 200.
         model(" ".join(draw.choices(WORDS, k=int(10 ** draw.uniform(1, 3)))))
         if number == min(WARM, options.reviews // 10):
             after_warm = resident()

@@ -1,0 +1,109 @@
+"""The page in Chromium beside Python, in one run: python benchmarks/web.py
+
+For each length the time of a label with its words and sentences, in turns, so that drift hits both alike; with two
+threads and with one. And how long a first visit takes until the first label, a second one, and how many MB come; how
+long typing waits. Needs playwright and Debian's chromium.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from machine import describe
+
+from edge_imdb import Sentiment
+from edge_imdb.web.server import make_server
+from edge_imdb.web.site import Site, make_site
+
+LENGTHS = (8, 32, 128, 512)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9, help="turns at each length")
+    parser.add_argument("--json", type=Path, help="write every figure to this file")
+    options = parser.parse_args()
+    site = make_site({"sentiment": None, "fill-mask": None})
+    server = make_server(site, "127.0.0.1", 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    report = measure(site, f"http://127.0.0.1:{server.server_address[1]}/", options.rounds)
+    server.shutdown()
+    print(json.dumps(report, indent=1))
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def measure(site: Site, address: str, rounds: int) -> dict[str, Any]:
+    from playwright.sync_api import sync_playwright
+
+    python = Sentiment(exact=True)
+    texts = {length: "film " * (length - 2) for length in LENGTHS}
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        context = browser.new_context()
+        tab = context.new_page()
+        visits = {}
+        for visit in ("cold", "cached"):
+            begin = time.perf_counter()
+            tab.goto(address)
+            tab.locator("body[data-shown]").wait_for(timeout=120_000)
+            visits[visit] = round(time.perf_counter() - begin, 2)
+        alone = browser.new_context(service_workers="block").new_page()
+        # Without these headers there is no memory for threads to share.
+        alone.route(address, lambda route: route.fulfill(content_type="text/html", body=site.read("index.html")))
+        alone.goto(address)
+        alone.locator("body[data-shown]").wait_for(timeout=120_000)
+        engines = [page.locator("#engine").inner_text() for page in (tab, alone)]
+        times: dict[str, dict[int, list[float]]] = {
+            name: {length: [] for length in LENGTHS} for name in ("python", "chromium", "chromium, one thread")
+        }
+        for turn in range(rounds + 1):
+            for length, text in texts.items():
+                begin = time.perf_counter()
+                python.explain(text)
+                found = [1000 * (time.perf_counter() - begin), timed(tab, text), timed(alone, text)]
+                # The first turn of each is not counted.
+                for name, value in zip(times, found, strict=True):
+                    times[name][length] += [value] if turn else []
+        tab.locator("#text").fill(texts[512])
+        tab.evaluate(
+            """() => { self.gap = 0; let last = performance.now(); const frame = (now) => {
+              self.gap = Math.max(self.gap, now - last); last = now; requestAnimationFrame(frame); };
+              requestAnimationFrame((now) => { last = now; frame(now); }); }"""
+        )
+        tab.locator("#text").press_sequentially(" and so on, and so on", delay=40)
+        gap = tab.evaluate("self.gap")
+        browser.close()
+    packed = [name for name in site.files if not name.startswith("models/fill-mask")]
+    return {
+        "machine": describe(),
+        "engines": engines,
+        "median_ms": {
+            name: {length: round(statistics.median(values), 1) for length, values in by.items()}
+            for name, by in times.items()
+        },
+        "seconds_to_first_label": visits,
+        "mb_to_first_label": round(sum(site.size(name) for name in packed) / 1e6, 1),
+        "mb_with_fill_mask": round(sum(site.size(name) for name in site.files) / 1e6, 1),
+        "longest_frame_ms_while_typing": round(gap, 1),
+    }
+
+
+def timed(tab: Any, text: str) -> float:
+    """Milliseconds in the worker for one text."""
+    # Another text first, for the same one again is no change.
+    tab.locator("#text").fill(text + " ")
+    asked = tab.locator("body").get_attribute("data-asked")
+    tab.locator(f"body[data-shown='{asked}']").wait_for(timeout=120_000)
+    return float(tab.locator("body").get_attribute("data-ms"))
+
+
+if __name__ == "__main__":
+    main()

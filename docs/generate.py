@@ -1,0 +1,398 @@
+"""Write the generated parts of README.md and docs/*.md: python docs/generate.py
+
+A generated part stands between two HTML comments, of which the first names the part and its sources:
+
+    <!-- generated: lengths latency-768.json 2 -->
+    ...
+    <!-- end -->
+
+The help texts and the output of commands come from the program, the figures from the embedded bundles and from
+benchmarks/results. tests/test_docs.py fails if a part differs from what this script would write, and if one of these
+pages states a figure outside a generated part. So after a new bundle or a new benchmark this one command is enough.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from click.testing import CliRunner
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+BLOCK = re.compile(r"(<!-- generated: (.*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+PEER = "transformers pipeline (PyTorch eager)"
+# Figures that others published, with their source.
+DISTILBERT = "[Sanh et al. 2019](https://arxiv.org/abs/1910.01108), table 2"
+DISTILBERT_ACCURACY = 0.9282
+DENIRO_PERPLEXITY = (17.38, 16.28, 15.78)
+
+
+def pages() -> list[Path]:
+    """The pages with generated parts."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def write(page: str) -> str:
+    """The text of a page with every generated part written anew."""
+
+    def part(match: re.Match[str]) -> str:
+        name, *arguments = shlex.split(match[2])
+        return f"{match[1]}{PARTS[name](*arguments).strip()}\n{match[4]}"
+
+    return BLOCK.sub(part, page)
+
+
+def result(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    return found
+
+
+def embedded(task: str) -> dict[str, Any]:
+    """The manifest of an embedded bundle."""
+    found: dict[str, Any] = json.loads((ROOT / "edge_imdb" / "models" / task / "edge.json").read_text(encoding="utf-8"))
+    return found
+
+
+def mib(task: str) -> str:
+    return f"{sum(file['bytes'] for file in embedded(task)['files'].values()) / 2**20:.1f} MiB"
+
+
+def shape(task: str) -> str:
+    config = json.loads((ROOT / "edge_imdb" / "models" / task / "config.json").read_text(encoding="utf-8"))
+    return f"{config['n_layers']} layers of width {config['dim']}"
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.2f} %"
+
+
+def rows(*lines: tuple[str, ...]) -> str:
+    """A Markdown table; the first line is its heading."""
+    heading, *rest = lines
+    return "\n".join(f"| {' | '.join(line)} |" for line in (heading, ("---",) * len(heading), *rest))
+
+
+# From the program.
+
+
+def help_text(*names: str) -> str:
+    """The help of a command, as it looks in a terminal of 100 columns."""
+    from edge_imdb.cli.main import cli
+
+    command: click.Command = cli
+    context = click.Context(command, info_name="edge-imdb", terminal_width=100, **cli.context_settings)
+    for name in names:
+        assert isinstance(command, click.Group)
+        found = command.get_command(context, name)
+        assert found is not None, name
+        command = found
+        context = click.Context(command, info_name=name, parent=context, terminal_width=100)
+    return f"```\n$ {' '.join(('edge-imdb', *names, '--help'))}\n{command.get_help(context)}\n```"
+
+
+def output(*arguments: str) -> str:
+    """A command with embedded bundles, and what it prints."""
+    from edge_imdb.cli.main import cli
+
+    runner = CliRunner()
+    environment = {name: None for name in os.environ if name.startswith("EDGE_IMDB")}
+    # Away from ./models, which a command would prefer to the embedded bundles.
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        found = runner.invoke(cli, list(arguments), env=environment, catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    # Double quotes, as people type them.
+    shown = " ".join(word if re.fullmatch(r"[\w./-]+", word) else f'"{word}"' for word in arguments)
+    return f"```\n$ edge-imdb {shown}\n{found.stdout.strip()}\n```"
+
+
+def limits() -> str:
+    from limits import markdown
+
+    found: str = markdown()
+    return found
+
+
+# Quality.
+
+
+def measured(run: str) -> dict[str, Any]:
+    """What benchmarks/quality.py measured of an embedded bundle on all test reviews; {} if it has not been run.
+
+    For sentiment the throughput benchmark has the accuracy at least, because it labels the same reviews.
+    """
+    path = RESULTS / "quality.json"
+    runs: dict[str, Any] = result(path.name)["runs"] if path.exists() else {}
+    if run in runs:
+        return dict(runs[run])
+    name = run.replace("sentiment", "edge-imdb")
+    return next((dict(row) for row in result("throughput.json")["rows"] if row["name"] == name), {})
+
+
+def quality() -> str:
+    """README's table."""
+    sentiment, exact, fill = (measured(run) for run in ("sentiment", "sentiment --exact", "fill-mask"))
+    precision = ""
+    if not fill:
+        fill, precision = embedded("fill-mask")["metrics"]["test_pytorch"], " before quantization"
+    return rows(
+        ("", "size", "test reviews", "result"),
+        ("sentiment", mib("sentiment"), f"{sentiment['reviews']:,}", f"accuracy **{percent(sentiment['accuracy'])}**"),
+        ("sentiment with `--exact`", "", f"{exact['reviews']:,}", f"accuracy {percent(exact['accuracy'])}"),
+        (
+            f"for comparison: DistilBERT, 6 x 768 ({DISTILBERT})",
+            "",
+            "25,000",
+            f"accuracy {percent(DISTILBERT_ACCURACY)}",
+        ),
+        (
+            f"fill-mask{precision}",
+            mib("fill-mask"),
+            "25,000",
+            f"perplexity **{fill['perplexity']:.2f}**, top-5 accuracy {percent(fill['top5'])}",
+        ),
+    )
+
+
+def sentiment() -> str:
+    metrics = embedded("sentiment")["metrics"]
+    forms = {"f1": percent, "log_loss": "{:.4f}".format, "calibration_error": percent}
+
+    def line(name: str, figures: dict[str, float]) -> tuple[str, ...]:
+        others = (form(figures[key]) if key in figures else "" for key, form in forms.items())
+        return (name, percent(figures["accuracy"]), *others)
+
+    heading = ("", "accuracy", "F1 (macro)", "log loss (nats)", "calibration error")
+    return (
+        f"The embedded bundle has {shape('sentiment')} and {mib('sentiment')}. On the "
+        f"{measured('sentiment')['reviews']:,} test reviews:\n\n"
+        + rows(
+            heading,
+            line("embedded, int8", measured("sentiment")),
+            line("with `--exact`", measured("sentiment --exact")),
+            line("before quantization, PyTorch", metrics["test_pytorch"]),
+            (f"DistilBERT, 6 x 768 ({DISTILBERT})", percent(DISTILBERT_ACCURACY), "", "", ""),
+        )
+        + f"\n\nOn the {metrics['validation_fp32']['reviews']:,} held-out validation reviews, at export:\n\n"
+        + rows(
+            heading,
+            line("fp32 ONNX", metrics["validation_fp32"]),
+            line("int8, `--exact`", metrics["validation_int8"]),
+            *([line("int8", metrics[name])] if (name := "validation_int8_early_exit") in metrics else []),
+        )
+        + f"\n\nThe fp32 graph's logits differ from PyTorch's by {metrics['fp32_max_difference']:.1e} at most."
+    )
+
+
+def fill_mask() -> str:
+    metrics = embedded("fill-mask")["metrics"]
+
+    def line(name: str, figures: dict[str, float]) -> tuple[str, ...]:
+        return (
+            name,
+            f"{figures['tokens']:,.0f}",
+            f"{figures['perplexity']:.2f}",
+            percent(figures["top1"]),
+            percent(figures["top5"]),
+        )
+
+    run = measured("fill-mask")
+    return (
+        f"The embedded bundle has {shape('fill-mask')} and {mib('fill-mask')}.\n\n"
+        + rows(
+            ("", "masked tokens", "perplexity", "top-1", "top-5"),
+            *([line("test: embedded, int8", run)] if run else []),
+            line("test: before quantization, PyTorch", metrics["test_pytorch"]),
+            line("validation: fp32 ONNX", metrics["validation_fp32"]),
+            line("validation: int8", metrics["validation_int8"]),
+        )
+        + f"\n\nThe fp32 graph's logits differ from PyTorch's by {metrics['fp32_max_difference']:.1e} at most."
+    )
+
+
+def deniro() -> str:
+    ours = embedded("fill-mask")["metrics"]["test_pytorch"]["perplexity"]
+    one, two, three = (f"{value:.2f}" for value in DENIRO_PERPLEXITY)
+    return rows(
+        ("", "epoch 1", "epoch 2", "epoch 3", "finished"),
+        ("DistilBERT-DeNiro, 6 x 768", one, two, three, three),
+        (f"embedded, before quantization, {shape('fill-mask')}", "", "", "", f"{ours:.2f}"),
+    )
+
+
+# Speed.
+
+
+def machine(name: str) -> str:
+    """What a benchmark ran on, in a sentence."""
+    found = result(name)["machine"]
+    versions = ", ".join(f"{package} {version}" for package, version in found["versions"].items())
+    return (
+        f"[{name}](../benchmarks/results/{name}): {found['cpu']}, {found['cores']} cores "
+        f"({', '.join(found['flags'])}), Python {found['python']}; {versions}."
+    )
+
+
+def speed() -> str:
+    """README's table."""
+    report, cold = result("latency-384.json"), result("cold_start.json")["contenders"]
+    found, cpu = report["threads"]["2"]["real"], report["machine"]["cpu"]
+    starts = {"edge-imdb int8": "edge-imdb predict", PEER: "transformers pipeline, 6 x 768"}
+    lines = []
+    for name, row in found.items():
+        if name.endswith((", 6 x 768", "torch.compile)", "--exact", "fp32", "rest")) or name.startswith("scikit"):
+            continue
+        start = f"{cold[starts[name]]['seconds']:.2f} s" if name in starts else ""
+        bold = "**" if name == "edge-imdb int8" else ""
+        lines.append(
+            (
+                name.replace(", as it chooses", ""),
+                f"{bold}{row['mean']:.1f} ms{bold}",
+                f"{row['ratio']:.2f}",
+                f"{report['memory_mib'][name]:.0f} MiB",
+                start,
+            )
+        )
+    heading = ("", "mean per review", "times ours", "peak memory", "cold start to label")
+    return f"{report['reviews']} test reviews on 2 cores of an {cpu}, one at a time:\n\n" + rows(heading, *lines)
+
+
+def lengths(name: str, threads: str) -> str:
+    from latency import length_rows
+
+    return "\n".join(length_rows(result(name)["threads"][threads]))
+
+
+def reviews(name: str, threads: str) -> str:
+    from latency import review_rows
+
+    report = result(name)
+    return "\n".join(review_rows(report, report["threads"][threads]["real"]))
+
+
+def fastest(*names: str) -> str:
+    """The fastest peer's time divided by ours, one line per machine and number of threads."""
+    lines = []
+    for name in names:
+        report = result(name)
+        for threads, record in report["threads"].items():
+            ratios = []
+            for figures in record["lengths"].values():
+                peer = min((n for n in figures if not n.startswith("edge-imdb")), key=lambda n, f=figures: f[n]["p50"])
+                ratios.append(figures[peer]["ratio"])
+            cells = [f"{ratio:.2f}" for ratio in (*ratios, statistics.geometric_mean(ratios))]
+            plural = "" if threads == "1" else "s"
+            lines.append((f"{report['machine']['cpu']}, {threads} thread{plural} (`{name}`)", *cells))
+    return rows(("tokens", *result(names[0])["threads"]["1"]["lengths"], "geometric mean"), *lines)
+
+
+def own_table(module: str, name: str) -> Callable[[], str]:
+    """The table that a benchmark prints, made from its results."""
+
+    def part() -> str:
+        table: Callable[[dict[str, Any]], Iterator[str]] = __import__(module).table
+        return "\n".join(table(result(name)))
+
+    return part
+
+
+def score_table() -> str:
+    """What edge-imdb score costs, and what it aims at."""
+    found = result("score.json")
+    rate, ray, memory = found["rate"], found["ray"], found["memory"]
+    fifty = found["unsupervised"]
+    lines = [
+        (
+            f"rate over `Sentiment.stream(workers={rate['workers']})`, {rate['reviews']:,} reviews, in turns",
+            "at least 0.95",
+            f"{rate['ratio']:.2f} ({rate['score']['median']:.1f} and {rate['stream']['median']:.1f} "
+            "reviews per second)",
+        ),
+        *(
+            (
+                f"peak memory at 1,000,000 rows of {kind} over 10,000, labels made up",
+                "at most 1.10",
+                f"{memory[f'{kind} ratio']:.2f} ({memory[f'{kind} 1000000']['mib']:.0f} MiB)",
+            )
+            for kind in ("parquet", "csv")
+            if f"{kind} ratio" in memory
+        ),
+        (
+            f"Ray, {ray['actors']} actors on {found['machine']['cores']} cores, over the local run, warm",
+            "at least 0.85",
+            f"{ray['ratio']:.2f} ({ray['ray']['median']:.1f} and {ray['local']['median']:.1f} reviews per second)",
+        ),
+        (
+            f"all {fifty['rows']:,} unsupervised reviews of IMDb, one `kill -9` after {fifty['killed_after']:,}",
+            "",
+            f"{fifty['labelled_twice']} rows labelled twice, by the last line of progress; {fifty['pos']:,} pos, "
+            f"{fifty['neg']:,} neg, {fifty['errors']} with an error",
+        ),
+    ]
+    return rows(("", "aim", "measured"), *lines)
+
+
+def scale_table() -> str:
+    """Reviews an hour by nodes, from the measured cost of a review and of a row."""
+    found = result("score.json")
+    core = found["rate"]["score"]["median"] / found["rate"]["workers"]
+    share = min(found["ray"]["ratio"], 1.0)
+    driver = found["memory"]["parquet 1000000"]["rows_per_second"]
+    lines = []
+    for nodes in (1, 4, 16, 64, 256):
+        cores = 16 * nodes
+        wanted = cores * core * (share if nodes > 1 else 1)
+        got = min(wanted, driver)
+        limit = "cores" if got == wanted else "the driver"
+        lines.append((f"{nodes}", f"{cores:,}", f"{got:,.0f}", f"{3600 * got / 1e6:,.1f}", limit))
+    return rows(("nodes of 16 cores", "cores", "reviews per second", "million per hour", "saturated"), *lines)
+
+
+def scale_costs() -> str:
+    found = result("score.json")
+    core = found["rate"]["score"]["median"] / found["rate"]["workers"]
+    driver = found["memory"]["parquet 1000000"]["rows_per_second"]
+    return (
+        f"On {found['machine']['cores']} cores of {found['machine']['cpu']} a core labels {core:.1f} reviews of IMDb "
+        f"per second ({1000 / core:.1f} ms each), and one driver reads, joins and writes {driver:,.0f} rows per second "
+        f"({1e6 / driver:.0f} µs each). So a driver feeds about {driver / core:,.0f} cores."
+    )
+
+
+PARTS: dict[str, Callable[..., str]] = {
+    "help": help_text,
+    "output": output,
+    "limits": limits,
+    "quality": quality,
+    "sentiment": sentiment,
+    "fill-mask": fill_mask,
+    "deniro": deniro,
+    "machine": machine,
+    "speed": speed,
+    "lengths": lengths,
+    "reviews": reviews,
+    "fastest": fastest,
+    "cold-start": own_table("cold_start", "cold_start.json"),
+    "throughput": own_table("throughput", "throughput.json"),
+    "score": score_table,
+    "scale": scale_table,
+    "scale-costs": scale_costs,
+}
+
+
+if __name__ == "__main__":
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        page.write_text(write(text), encoding="utf-8")

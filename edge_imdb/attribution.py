@@ -1,0 +1,221 @@
+"""locate and attribute: the words and sentences of a review, and how much each of them moved its label."""
+
+from __future__ import annotations
+
+import bisect
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .text import Spans, clean_with_spans
+
+if TYPE_CHECKING:
+    from .text import ReviewEncoder
+
+# From token ids and subsets of them to the logits and those of the subsets, as Model.run_subsets.
+Run = Callable[[list[int], NDArray[np.float32]], tuple[NDArray[np.float32], NDArray[np.float32]]]
+
+# What ends a sentence, but for an abbreviation's dot, and for dots that a small letter follows.
+_END = re.compile(r"""([.!?…]+)["'”’)\]]*(?= )""")
+_DOTS = re.compile(r"\.\.+|…+")
+_ABBREVIATION = re.compile(r"(?:^|[^A-Za-z])(?:Mr|Mrs|Ms|Dr|St|Jr|Sr|vs|etc|e\.g|i\.e|[A-Z])$")
+_JOINTS = "'’-"
+
+
+@dataclass(frozen=True)
+class Located:
+    """The tokens of a review, and for each of them its place in the text as given, its word and its sentence.
+
+    ``dropped`` are the parts of the text, white space aside, that are in no token: markup, and characters that the
+    tokenizer leaves out. All lists but that are of one length.
+    """
+
+    ids: list[int]
+    spans: Spans
+    words: list[int]
+    sentences: list[int]
+    dropped: Spans
+
+
+def locate(encoder: ReviewEncoder, text: str) -> Located:
+    """Tokenise a review, as ``encoder`` does, and tell where in ``text`` each token stands.
+
+    A word is what stands between white space and punctuation marks; a punctuation mark is a word of its own, but for an
+    apostrophe or a hyphen within a word. Raises InputError where the text is blank.
+    """
+    cleaned, origin = clean_with_spans(text)
+    encoding = encoder.encoding(cleaned)
+    places = _with_marks(cleaned, [(start, max(end, start + 1)) for start, end in encoding.offsets])
+    spans = [(origin[start][0], origin[end - 1][1]) for start, end in places]
+    ends = _sentence_ends(cleaned, text, origin)
+    sentences = [bisect.bisect_right(ends, start) for start, _ in places]
+    return Located(
+        list(encoding.ids), spans, _words(cleaned, places, encoding.word_ids), sentences, _dropped(text, spans)
+    )
+
+
+def _with_marks(cleaned: str, places: Spans) -> Spans:
+    """Each token with the combining marks that follow it, which the tokenizer strips: they are part of a letter."""
+    found: Spans = []
+    for (start, end), (following, _) in zip(places, [*places[1:], (len(cleaned), 0)], strict=True):
+        while end < following and unicodedata.category(cleaned[end])[0] == "M":
+            end += 1
+        found.append((start, end))
+    return found
+
+
+def _words(cleaned: str, places: Spans, numbers: Sequence[int | None]) -> list[int]:
+    """For each token the number of its word; those of the tokenizer, joined over apostrophes and hyphens."""
+    parts = [
+        [place for _, place in group] for _, group in groupby(zip(numbers, places, strict=True), lambda pair: pair[0])
+    ]
+    spans = [(group[0][0], group[-1][1]) for group in parts]
+
+    def joint(index: int) -> bool:
+        (start, end), around = spans[index], (index - 1, index + 1)
+        if cleaned[start:end] not in tuple(_JOINTS) or around[0] < 0 or around[1] == len(spans):
+            return False
+        beside = spans[around[0]][1] == start and spans[around[1]][0] == end
+        return beside and all(unicodedata.category(cleaned[at])[0] in "LN" for at in (start - 1, end))
+
+    joints = {index for index in range(len(spans)) if joint(index)}
+    found, word = [], -1
+    for index, group in enumerate(parts):
+        if index not in joints and index - 1 not in joints:
+            word += 1
+        found += [word] * len(group)
+    return found
+
+
+def _sentence_ends(cleaned: str, text: str, origin: Spans) -> list[int]:
+    """Where in ``cleaned`` a sentence ends: after its last sign, or where the text as given has a break."""
+    ends = set()
+    for match in _END.finditer(cleaned):
+        goes_on = _DOTS.fullmatch(match[1]) and "a" <= cleaned[match.end() + 1] <= "z"
+        before = cleaned[max(0, match.start() - 5) : match.start()]
+        if not goes_on and not (match[1] == "." and _ABBREVIATION.search(before)):
+            ends.add(match.end())
+    for place, character in enumerate(cleaned):
+        if character == " ":
+            gap = text[slice(*origin[place])]
+            if "<" in gap or gap.count("\n") > 1:
+                ends.add(place)
+    return sorted(ends)
+
+
+def _dropped(text: str, spans: Spans) -> Spans:
+    edges = [(0, 0), *spans, (len(text), len(text))]
+    found, reached = [], 0
+    for (_, end), (start, _) in pairwise(edges):
+        reached = max(reached, end)
+        gap = text[reached:start]
+        if gap.strip():
+            first = reached + len(gap) - len(gap.lstrip())
+            found.append((first, first + len(gap.strip())))
+    return found
+
+
+class Attribution:
+    """How much each word and each sentence of a review moved the margin between two labels.
+
+    A weight is what the margin, in calibrated nats, loses when ``[CLS]`` doesn't read that word in the last layer.
+    Readings are added one by one, each a list of places among the tokens; their weights are averaged.
+    """
+
+    def __init__(self, located: Located, run: Run, frame: Callable[[list[int]], list[int]]) -> None:
+        self._located, self._run, self._frame = located, run, frame
+        self._readings: list[tuple[list[int], NDArray[np.float32], NDArray[np.float32]]] = []
+
+    def read(self, places: list[int]) -> NDArray[np.float32]:
+        """The logits of the tokens at ``places``. *Shape:* ``(labels,)``. What was read stays for ``result``."""
+        located = self._located
+        rows = [np.ones(len(places) + 2, dtype=np.float32)]
+        for of, alone in ((located.words, False), (located.sentences, False), (located.sentences, True)):
+            numbers = np.array([of[place] for place in places])
+            # The special tokens are always read.
+            inside = np.zeros((len(set(numbers)), len(places) + 2), dtype=bool)
+            inside[:, 1:-1] = numbers == np.unique(numbers)[:, None]
+            if alone:
+                inside[:, [0, -1]] = True
+            rows += list((inside if alone else ~inside).astype(np.float32))
+        batch, subsets = self._run(self._frame([located.ids[place] for place in places]), np.stack(rows))
+        logits: NDArray[np.float32] = batch[0]
+        self._readings.append((places, logits, subsets))
+        return logits
+
+    def forget(self) -> None:
+        """Leave out what was read so far."""
+        self._readings.clear()
+
+    def result(self, text: str, labels: list[str], temperature: float) -> dict[str, Any]:
+        """``toward``, ``margin``, ``words``, ``sentences`` and ``unread``, as ``Sentiment.explain`` returns them."""
+        located, count = self._located, len(self._readings)
+        mean = np.mean([logits for _, logits, _ in self._readings], axis=0)
+        order = np.argsort(-mean, kind="stable")
+        # Of two labels the second; of more the one that was given, against the next.
+        for_, against = (1, 0) if len(labels) == 2 else (int(order[0]), int(order[1]))
+
+        def margin(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+            difference: NDArray[np.float64] = (
+                logits[..., for_].astype(np.float64) - logits[..., against]
+            ) / temperature
+            return difference
+
+        words: dict[int, list[float]] = {}
+        sentences: dict[int, list[list[float]]] = {}
+        for places, _, subsets in self._readings:
+            margins = margin(subsets)
+            numbers = sorted({located.words[place] for place in places})
+            for number, value in zip(numbers, margins[0] - margins[1 : 1 + len(numbers)], strict=True):
+                words.setdefault(number, []).append(float(value) / count)
+            rest = margins[1 + len(numbers) :]
+            numbers = sorted({located.sentences[place] for place in places})
+            for number, without, alone in zip(numbers, *np.split(rest, 2), strict=True):
+                sentences.setdefault(number, []).append([float(margins[0] - without) / count, float(alone)])
+        read = {place for places, _, _ in self._readings for place in places}
+        return {
+            "toward": labels[for_],
+            "margin": float(margin(mean)),
+            "words": [
+                {"word": text[start:end], "start": start, "end": end, "weight": sum(words[number])}
+                for number, (start, end) in _extents(located.words, located.spans, read)
+            ],
+            "sentences": [
+                {
+                    "start": start,
+                    "end": end,
+                    "weight": sum(weight for weight, _ in sentences[number]),
+                    "alone": sum(alone for _, alone in sentences[number]) / len(sentences[number]),
+                }
+                for number, (start, end) in _extents(located.sentences, located.spans, read)
+            ],
+            "unread": _unread(located, read),
+        }
+
+
+def _extents(numbers: list[int], spans: Spans, read: set[int]) -> list[tuple[int, tuple[int, int]]]:
+    """For each word or sentence of which something was read: its number, and where what was read of it stands."""
+    found: dict[int, tuple[int, int]] = {}
+    for place, (number, (start, end)) in enumerate(zip(numbers, spans, strict=True)):
+        if place in read:
+            first, last = found.get(number, (start, end))
+            found[number] = min(first, start), max(last, end)
+    return list(found.items())
+
+
+def _unread(located: Located, read: set[int]) -> list[dict[str, Any]]:
+    """The parts of the text that the label doesn't depend on, in order, and why."""
+    cut: Spans = []
+    for unread, group in groupby(range(len(located.ids)), lambda place: place not in read):
+        if unread:
+            places = list(group)
+            cut.append((located.spans[places[0]][0], located.spans[places[-1]][1]))
+    dropped = [(a, b) for a, b in located.dropped if not any(start <= a and b <= end for start, end in cut)]
+    parts = [(*span, "cut") for span in cut] + [(*span, "dropped") for span in dropped]
+    return [{"start": start, "end": end, "why": why} for start, end, why in sorted(parts)]

@@ -1,0 +1,93 @@
+"""info: versions, execution providers, and the bundle that each task uses."""
+
+from __future__ import annotations
+
+import json
+import platform
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..bundle import TASKS, find_bundle, open_bundle
+from ..errors import EdgeImdbError, MissingDependencyError
+
+# Of the embedded bundles; a manifest doesn't say it of others.
+LANGUAGE = "English"
+MADE_FOR = "made for English film reviews: it makes more mistakes on other kinds of text and in other languages"
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def info(as_json: bool) -> None:
+    """Show versions, execution providers, and which bundle each task uses and why.
+
+    A command uses the bundle given with --model; without it, $EDGE_IMDB_MODELS/TASK if that variable is set, then
+    ./models/TASK if it exists, then the embedded bundle.
+    """
+    from ..session import available_providers, choose_provider, runtime, usable_cores
+
+    record: dict[str, Any] = {"edge-imdb": __version__, "python": platform.python_version()}
+    try:
+        record["onnxruntime"] = runtime().__version__
+        record["providers"] = available_providers()
+        record["auto"] = choose_provider("auto")
+    except MissingDependencyError as error:
+        record["onnxruntime"] = str(error)
+    record["threads"] = usable_cores()
+    record["bundles"] = {}
+    for task in TASKS:
+        path, why = find_bundle(task, local=True)
+        entry: dict[str, Any] = {"path": str(path), "why": why}
+        try:
+            bundle = open_bundle(path, task)
+            if bundle.labels:
+                entry["labels"] = bundle.labels
+            entry["bytes"] = sum(file["bytes"] for file in bundle.files.values())
+            entry["graphs"] = sorted(bundle.graphs)
+            entry["max_length"] = bundle.truncation.max_length
+            entry["early_exit"] = bundle.early_exit and bundle.early_exit.length
+            entry["language"] = LANGUAGE if why == "embedded" else None
+            entry["quantization"] = bundle.quantization
+            entry["metrics"] = bundle.metrics
+        except EdgeImdbError as error:
+            entry["error"] = str(error)
+        record["bundles"][task] = entry
+    if as_json:
+        click.echo(json.dumps(record))
+        return
+    click.echo(f"edge-imdb {__version__}, Python {record['python']}")
+    if "providers" in record:
+        click.echo(
+            f"ONNX Runtime {record['onnxruntime']}: {', '.join(record['providers'])}; auto takes {record['auto']}"
+        )
+    else:
+        click.echo(record["onnxruntime"])
+    if record["threads"]:
+        click.echo(f"threads for one text: {record['threads']}, the physical cores that this process may use")
+    for task, entry in record["bundles"].items():
+        click.echo(f"{task}: {entry['path']} ({entry['why']})")
+        if "error" in entry:
+            click.echo(f"  {entry['error']}")
+            continue
+        labels = f"labels {', '.join(entry['labels'])}; " if "labels" in entry else ""
+        click.echo(f"  {labels}{entry['bytes'] / 2**20:.1f} MiB; {', '.join(entry['graphs'])}")
+        click.echo(f"  reads {_limit(task, entry)}")
+        if entry["language"]:
+            click.echo(f"  {MADE_FOR}")
+        for name, value in entry["metrics"].items():
+            pairs = value.items() if isinstance(value, dict) else [("", value)]
+            shown = ", ".join(f"{k} {v:.4g}".strip() if v < 1e4 else f"{k} {v:.0f}" for k, v in pairs)
+            click.echo(f"  {name}: {shown}")
+
+
+def _limit(task: str, entry: dict[str, Any]) -> str:
+    """How much of a text is read."""
+    if task == "fill-mask":
+        return f"{entry['max_length']} tokens at a time: in a longer text, the parts around its masks"
+    length = entry["max_length"]
+    if entry["early_exit"]:
+        early = f"{entry['early_exit']} tokens, and up to {length} if those don't give a sure label"
+    else:
+        early = f"{length} tokens"
+    return f"{early}; a longer review keeps its head and its tail (--sliding-windows reads all of it)"

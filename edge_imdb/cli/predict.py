@@ -1,0 +1,59 @@
+"""predict: labels and calibrated scores for reviews."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .common import ModelOptions, ReviewOptions, model_options, review_options
+from .texts import as_json_line, file_options, open_rows, text_arguments
+
+
+@click.command()
+@text_arguments
+@click.option("--top-k", type=click.IntRange(min=1), help="Number of labels to print for each review, best first.")
+@file_options("reviews")
+@click.option(
+    "--json", "as_json", is_flag=True, help='Print one JSON object per review: {"row", "text", "label", "score"}.'
+)
+@review_options
+@model_options
+def predict(
+    texts: tuple[str, ...],
+    top_k: int | None,
+    file: Path | None,
+    column: str,
+    delimiter: str | None,
+    skip_blank: bool,
+    as_json: bool,
+    review_options: ReviewOptions,
+    model_options: ModelOptions,
+) -> None:
+    """Label the sentiment of reviews.
+
+    Prints one line per review, with its label and calibrated score, in the order given.
+
+    With --json each object has the number of its row, from 1 (in a text file, the line), and a skipped row has the
+    label null. With --top-k a line has several labels with their scores, and an object has "labels".
+
+    \b
+    edge-imdb predict "great film"
+    edge-imdb predict --file reviews.csv --column review --json
+    cat reviews.txt | edge-imdb predict
+    """
+    rows = open_rows(texts, file, column, delimiter, skip_blank, 'edge-imdb predict "great film"')
+    sentiment = review_options.sentiment(model_options)
+    for row, labels in rows.each(lambda text: sentiment(text, top_k=top_k or 1), review_options.workers, "predict"):
+        if as_json:
+            if top_k is not None:
+                found: dict[str, object] = {"labels": labels}
+            else:
+                found = dict(labels[0]) if labels else {"label": None, "score": None}
+            line = as_json_line({"row": row.number, "text": row.text, **found})
+        elif labels:
+            line = "\t".join(f"{entry['label']}\t{entry['score']:.4f}" for entry in labels)
+        else:
+            continue
+        # Flushed after every line, so that a reader at the other end of a pipe sees each label at once.
+        click.echo(line)

@@ -1,0 +1,222 @@
+"""score: the command edge-imdb score, and what it shows while it works."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from typing import Any
+
+import click
+
+from ..bundle import TASKS
+from ..errors import UsageError
+from .common import EXACT, SLIDING_WINDOWS, ModelOptions, model_options, say
+
+# Of a job that was done to its end but in which some rows have an error.
+BAD_ROWS = 3
+# Seconds between two lines where standard error is no terminal.
+_QUIET = 30.0
+
+
+@click.command()
+@click.argument("inputs", metavar="INPUT...", nargs=-1)
+@click.option(
+    "--output", metavar="OUT", help="File by its name (.parquet, .csv, .tsv, .jsonl), else a folder of parts."
+)
+@click.option("--column", default="text", show_default=True, help="Column of the texts.")
+@click.option("--task", type=click.Choice(TASKS), default="sentiment", show_default=True, help="What to add to a row.")
+@click.option(
+    "--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="fill-mask: words for each mask."
+)
+@click.option(
+    "--input-format",
+    type=click.Choice(["csv", "tsv", "jsonl", "json", "parquet", "text"]),
+    help="Kind of the inputs.  [default: by their names; text for standard input]",
+)
+@click.option(
+    "--output-format",
+    type=click.Choice(["parquet", "csv", "tsv", "jsonl"]),
+    help="Kind of the parts in a folder.  [default: parquet]",
+)
+@click.option("--prefix", help="Before the names of the added columns.  [default: predicted_ if they are taken]")
+@click.option(
+    "--part-rows",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Rows a part; those in work are done again after a kill.",
+)
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Texts at a time.  [default: one a core; --ray: all but one]"
+)
+@click.option("--strict", is_flag=True, help="Stop at the first bad row, instead of writing it with its error.")
+@click.option("--overwrite", is_flag=True, help="Replace what another job wrote to OUT.")
+@click.option("--ray", metavar="ADDRESS", help="Label on a Ray cluster: auto, local, or its address.")
+@click.option("--json-progress", is_flag=True, help="Print progress and the summary as JSON, an object a line.")
+@click.option("--status", "shown", metavar="OUT", help="Show how far the job that writes OUT is, and end.")
+@EXACT
+@SLIDING_WINDOWS
+@model_options
+def score(
+    inputs: tuple[str, ...],
+    output: str | None,
+    column: str,
+    task: str,
+    top_k: int,
+    input_format: str | None,
+    output_format: str | None,
+    prefix: str | None,
+    part_rows: int,
+    workers: int | None,
+    strict: bool,
+    overwrite: bool,
+    ray: str | None,
+    json_progress: bool,
+    shown: str | None,
+    exact: bool,
+    sliding_windows: bool,
+    model_options: ModelOptions,
+) -> None:
+    """Label whole data sets: files of any size, in constant memory, resumed where they were stopped or killed.
+
+    INPUT are files and folders of .csv, .tsv, .jsonl, .json, .parquet and .txt, also with .gz or .zst; - is standard
+    input. Every column is kept; label, score and error are added. Exit code 3: done, but some rows have an error.
+
+    \b
+    edge-imdb score reviews/*.parquet --column text --output labelled/
+    edge-imdb score reviews.csv.gz --output labelled.csv
+    edge-imdb score reviews.jsonl --output labelled/ --ray auto
+    edge-imdb score --status labelled/
+    """
+    from .. import scoring
+
+    if shown is not None:
+        if inputs or output is not None:
+            raise UsageError("--status shows a job that is there: give no input and no --output beside it.")
+        _show_status(scoring.status(shown), json_progress)
+        return
+    if not inputs or output is None:
+        raise UsageError(
+            "Give what to score and where to write it, as in edge-imdb score reviews.csv --output labelled/"
+        )
+    if model_options.threads not in (None, 1):
+        raise UsageError("score gives each text one thread, which labels the most a second: leave --threads out.")
+    line = _Lines() if json_progress else _Line()
+    _say_at_ctrl_c(line)
+    try:
+        summary = scoring.score(
+            inputs,
+            output,
+            column=column,
+            task=task,
+            model=model_options.folder(task),
+            provider=model_options.provider,
+            precision=model_options.precision,
+            exact=exact,
+            sliding_windows=sliding_windows,
+            top_k=top_k,
+            workers=workers,
+            part_rows=part_rows,
+            prefix=prefix,
+            input_format=input_format,
+            output_format=output_format,
+            strict=strict,
+            overwrite=overwrite,
+            ray=ray,
+            report=line.report,
+            say=say,
+        )
+    finally:
+        line.close()
+    if json_progress:
+        click.echo(json.dumps({"done": True, **vars(summary)}))
+    else:
+        counts = "".join(f", {count:,} {label}" for label, count in summary.labels.items())
+        errors = f", {summary.errors:,} with an error" if summary.errors else ""
+        before = "" if summary.labelled == summary.rows else f" ({summary.rows - summary.labelled:,} were there)"
+        rate = f", {summary.labelled / summary.seconds:.1f} rows a second" if summary.labelled else ""
+        click.echo(f"{summary.output}: {summary.rows:,} rows{before}{counts}{errors}; {_time(summary.seconds)}{rate}")
+    if summary.errors:
+        raise SystemExit(BAD_ROWS)
+
+
+def _say_at_ctrl_c(line: _Line | _Lines) -> None:
+    """Have Ctrl-C tell how to go on, at once: unwinding waits for the texts in work, and may be cut short."""
+
+    def stop(number: int, frame: object) -> None:
+        line.close()
+        say("Stopped. Whole parts are kept: the same command goes on after them.")
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, stop)
+
+
+class _Line:
+    """One line on a terminal, written anew; elsewhere a line now and then."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._next = time.monotonic() + (0 if self._terminal else _QUIET)
+        self._open = False
+
+    def report(self, record: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if now < self._next or record["phase"] == "done":
+            return
+        self._next = now + (0.2 if self._terminal else _QUIET)
+        if self._terminal:
+            sys.stderr.write(f"\r\x1b[K{_progress(record)}")
+            sys.stderr.flush()
+            self._open = True
+        else:
+            say(_progress(record))
+
+    def close(self) -> None:
+        if self._open:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._open = False
+
+
+class _Lines:
+    """A JSON object a line on standard output."""
+
+    def report(self, record: dict[str, Any]) -> None:
+        if record["phase"] != "done":
+            click.echo(json.dumps(record))
+
+    def close(self) -> None:
+        pass
+
+
+def _progress(record: dict[str, Any]) -> str:
+    if record["phase"] == "read":
+        return f"counting rows: {record['total']:,}"
+    if record["phase"] == "join":
+        return "joining the parts"
+    text = f"{record['rows']:,} of {record['total']:,} rows ({100 * record['rows'] / record['total']:.1f} %)"
+    text += f", {record['parts']:,} of {record['of']:,} parts"
+    if record["rows_per_second"]:
+        text += f", {record['rows_per_second']:.1f} rows a second, {_time(record['seconds_left'])} left"
+    return text + (f", {record['errors']:,} with an error" if record["errors"] else "")
+
+
+def _show_status(record: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(record))
+        return
+    finished = record["parts"] == record["of"]
+    state = "running" if record["running"] else "finished" if finished else "stopped: the same command goes on"
+    click.echo(f"{_progress({**record, 'phase': 'score'})}; {state}")
+
+
+def _time(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

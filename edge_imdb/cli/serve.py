@@ -1,0 +1,65 @@
+"""serve: the command edge-imdb serve, with an option for every limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..bundle import TASKS
+from ..serve.limits import Limits
+from .common import workshop
+
+
+def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
+    """An option for every field of Limits, its default and its help taken from there."""
+    for limit in reversed(fields(Limits)):
+        kind = int if isinstance(limit.default, int) else float
+        flag = "--" + limit.name.replace("_", "-")
+        command = click.option(flag, type=kind, default=limit.default, show_default=True, help=limit.metadata["help"])(
+            command
+        )
+    return command
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address; another than this machine needs a key.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 takes a free one."
+)
+@click.option("--api-key", envvar="EDGE_IMDB_API_KEY", help="Key that clients must send.  [env: EDGE_IMDB_API_KEY]")
+@click.option("--insecure", is_flag=True, help="Answer other machines without a key.")
+@click.option("--open-metrics", is_flag=True, help="Answer /metrics without the key.")
+@click.option("--cors-origin", "cors_origins", multiple=True, help="Web site whose pages may call; repeat for more.")
+@click.option("--task", "tasks", type=click.Choice(TASKS), multiple=True, help="Serve this task alone.")
+@click.option("--workers", type=click.IntRange(min=1), help="Texts worked on at a time.  [default: one per core]")
+@click.option("--sentiment-model", type=click.Path(path_type=Path), help="Folder of a sentiment bundle.")
+@click.option("--fill-mask-model", type=click.Path(path_type=Path), help="Folder of a fill-mask bundle.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "int8", "fp32"]),
+    default="auto",
+    show_default=True,
+    help="Which graph of the bundles; auto is int8 on a CPU.",
+)
+@click.option("--provider", default="auto", show_default=True, help="auto, cpu, cuda, or another that is installed.")
+@click.option("--exact", is_flag=True, help="Always read the whole review; never stop early.")
+@click.option("--access-log/--no-access-log", default=True, show_default=True, help="A line for each request.")
+@_limit_options
+def serve(tasks: tuple[str, ...], **values: Any) -> None:
+    """Answer Hugging Face's and text-embeddings-inference's clients over HTTP.
+
+    Each request's log line is JSON on standard error, without its text. SIGTERM or Ctrl-C finishes the requests in
+    flight, a second one ends at once. Paths and examples are at /docs.
+
+    \b
+    edge-imdb serve
+    curl http://127.0.0.1:8000 -d '{"inputs": "great film"}'
+    edge-imdb serve --host 0.0.0.0 --api-key "$KEY"
+    """
+    limits = Limits(**{limit.name: values.pop(limit.name) for limit in fields(Limits)})
+    module = workshop("edge_imdb.serve.run", "serve")
+    module.serve(module.ServeOptions(tasks=tuple(dict.fromkeys(tasks)) or TASKS, **values), limits)

@@ -1,0 +1,122 @@
+"""layer and layer_at: a whole layer of DistilBERT, and the last layer at some rows only, with attention written out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .builder import GraphBuilder
+
+# The largest power of e in fp32 is about the 88th. A row of attention is refused if its sum, or the inverse of its sum,
+# times this factor leaves the range of fp32, which happens at about 61 nats. That leaves room, up to 88, for the values
+# that the row is multiplied by.
+_HEADROOM = 1e12
+
+
+def layer(graph: GraphBuilder, number: int, hidden: str, config: dict[str, Any]) -> str:
+    """A whole layer. *Shape:* ``(1, length, width)`` to the same."""
+    name = f"distilbert.transformer.layer.{number}"
+    bias = graph.key_biases.get(number)
+    keys = graph.weight(f"{name}.attention.k_lin.weight").T
+    query = graph.linear(hidden, f"{name}.attention.q_lin", f"{number}.q")
+    key = graph.matmul(hidden, f"{name}.attention.k_lin", keys, bias, f"{number}.k")
+    value = graph.linear(hidden, f"{name}.attention.v_lin", f"{number}.v")
+    context = _attention(graph, number, [query, key, value], config, near_zero=bias is not None)
+    return _after_attention(graph, number, context, hidden, config)
+
+
+def _attention(graph: GraphBuilder, number: int, parts: list[str], config: dict[str, Any], *, near_zero: bool) -> str:
+    """Attention of queries, keys and values. *Shape:* three times ``(1, length, width)`` to the same.
+
+    ``near_zero`` says that the scores can go into Exp as they are.
+    """
+    heads, width = config["n_heads"], config["dim"]
+    size = width // heads
+    shape = graph.constant("by_head", np.array([-1, heads, size]))
+    query, key, value = (graph.node("Reshape", [part, shape], f"{part}.heads") for part in parts)
+    # Strides select the heads, so nothing is copied.
+    scores = graph.node(
+        "FusedMatMul",
+        [query, key],
+        f"{number}.scores",
+        contrib=True,
+        transBatchA=1,
+        transBatchB=1,
+        transB=1,
+        alpha=size**-0.5,
+    )
+    shares, total = _exponentials(graph, number, scores, near_zero=near_zero)
+    inverse = graph.node("Div", [graph.constant("unity", np.float32(1)), total], f"{number}.inverse")
+    if near_zero:
+        graph.watched += [total, inverse]
+    mixed = graph.node("FusedMatMul", [shares, value], f"{number}.mixed", contrib=True, transBatchB=1)
+    mixed = graph.node("Mul", [mixed, inverse], f"{number}.weighted")
+    mixed = graph.node("Transpose", [mixed], f"{number}.joined", perm=[1, 0, 2])
+    return graph.node("Reshape", [mixed, graph.constant("flat", np.array([1, -1, width]))], f"{number}.context")
+
+
+def _exponentials(graph: GraphBuilder, number: int, scores: str, *, near_zero: bool) -> tuple[str, str]:
+    """A softmax without its division. *Shape:* ``(..., length)`` to the same, and ``(..., 1)``, the sum of each row."""
+    last = graph.constant("last_axis", np.array([-1]))
+    if not near_zero:
+        largest = graph.node("ReduceMax", [scores, last], f"{number}.largest", keepdims=1)
+        scores = graph.node("Sub", [scores, largest], f"{number}.scores.below")
+    shares = graph.node("Exp", [scores], f"{number}.shares")
+    return shares, graph.node("ReduceSum", [shares, last], f"{number}.total", keepdims=1)
+
+
+def guarded(graph: GraphBuilder, value: str, output: str) -> str:
+    """``value``, or NaN if the sum of a row of attention left the range of fp32."""
+    if not graph.watched:
+        return graph.node("Identity", [value], output)
+    total = graph.node("ReduceSum", [graph.node("Sum", graph.watched, "watched")], "watched.total", keepdims=0)
+    wide = graph.node("Mul", [total, graph.constant("headroom", np.float32(_HEADROOM))], "watched.wide")
+    # 0, or NaN if it is infinite.
+    nothing = graph.node("Sub", [wide, wide], "watched.nothing")
+    return graph.node("Add", [value, nothing], output)
+
+
+def layer_at(graph: GraphBuilder, number: int, hidden: str, rows: str, config: dict[str, Any]) -> str:
+    """A layer at some rows of ``hidden`` only, without keys and values. *Shape:* ``(1, rows, width)``."""
+    name = f"distilbert.transformer.layer.{number}.attention"
+    heads, width = config["n_heads"], config["dim"]
+    size = width // heads
+    # For each head, a copy of the row that is 0 outside that head's part.
+    part_of = np.kron(np.eye(heads, dtype=np.float32), np.ones((1, size), dtype=np.float32))
+    parts = graph.constant("heads", part_of)
+    scale = np.float32(size**-0.5)
+    query = graph.matmul(
+        rows,
+        f"{name}.q_lin",
+        scale * graph.weight(f"{name}.q_lin.weight").T,
+        scale * graph.weight(f"{name}.q_lin.bias"),
+        f"{number}.query",
+    )
+    query = graph.node("Unsqueeze", [query, graph.constant("axis_2", np.array([2]))], f"{number}.query.wide")
+    query = graph.node("Mul", [query, parts], f"{number}.query.apart")
+    query = graph.node("Reshape", [query, graph.constant("flat", np.array([1, -1, width]))], f"{number}.query.heads")
+    # (1, rows * heads, width): what each head of each row looks for among the hidden states themselves.
+    sought = graph.matmul(query, f"{name}.k_lin", graph.weight(f"{name}.k_lin.weight"), None, f"{number}.sought")
+    scores = graph.node("FusedMatMul", [sought, hidden], f"{number}.scores", contrib=True, transB=1)
+    shares, total = _exponentials(graph, number, scores, near_zero=False)
+    mean = graph.node("Div", [graph.node("MatMul", [shares, hidden], f"{number}.mixed"), total], f"{number}.mean")
+    value = graph.matmul(mean, f"{name}.v_lin", graph.weight(f"{name}.v_lin.weight").T, None, f"{number}.value")
+    value = graph.node(
+        "Reshape", [value, graph.constant("rows_by_head", np.array([1, -1, heads, width]))], f"{number}.value.heads"
+    )
+    value = graph.node("Mul", [value, parts], f"{number}.value.apart")
+    value = graph.node("ReduceSum", [value, "axis_2"], f"{number}.value.joined", keepdims=0)
+    bias = graph.constant(f"{name}.v_lin.bias", graph.weight(f"{name}.v_lin.bias"))
+    context = graph.node("Add", [value, bias], f"{number}.context")
+    return _after_attention(graph, number, context, rows, config)
+
+
+def _after_attention(graph: GraphBuilder, number: int, context: str, residual: str, config: dict[str, Any]) -> str:
+    name = f"distilbert.transformer.layer.{number}"
+    inner = graph.linear(context, f"{name}.attention.out_lin", f"{number}.out")
+    attended = graph.add_norm(inner, residual, f"{name}.sa_layer_norm", f"{number}.attended")
+    inner = graph.linear(attended, f"{name}.ffn.lin1", f"{number}.inner")
+    inner = graph.node("Gelu" if config["activation"] == "gelu" else "Relu", [inner], f"{number}.active")
+    inner = graph.linear(inner, f"{name}.ffn.lin2", f"{number}.outer")
+    return graph.add_norm(inner, attended, f"{name}.output_layer_norm", f"{number}.hidden")

@@ -1,0 +1,1 @@
+"""Data sets to measure on, masking, and figures."""

@@ -1,0 +1,153 @@
+"""fetch, upload, check_access: the Hugging Face Hub. Nothing else imports huggingface_hub, which tokenizers brings.
+
+Written for huggingface_hub 0.36 to 2.x.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from .bundle import MANIFEST, open_bundle
+from .errors import HubError, UsageError
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+# Seconds until a Hub that doesn't answer is taken for unreachable.
+_TIMEOUT = 10
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def is_repository(model: str | os.PathLike[str] | None) -> bool:
+    """Whether ``model`` names a repository, as in ``user/repo``: a str, no Path, and there is no such folder here."""
+    return isinstance(model, str) and _NAME.fullmatch(model) is not None and not Path(model).exists()
+
+
+def fetch(repository: str, name: str, revision: str | None = None) -> Path:
+    """The path of one file of a repository in the local cache, downloaded if it isn't there. Raises HubError.
+
+    ``revision`` is a branch, a tag or a commit, None the main branch. Without network the cache is taken as it is; a
+    file of a commit that is in the cache asks nobody. The folder of a repository's files is named after their commit.
+    """
+    from huggingface_hub import HfApi, errors, hf_hub_download
+
+    with _errors(repository, name, revision):
+        if revision is not None and _COMMIT.fullmatch(revision):
+            # What a commit has never changes.
+            with contextlib.suppress(errors.LocalEntryNotFoundError):
+                return Path(hf_hub_download(repository, name, revision=revision, local_files_only=True))
+        away = False
+        try:
+            # Whether the Hub is there: the download below would ask five times, for half a minute.
+            HfApi().model_info(repository, revision=revision, timeout=_TIMEOUT)
+        except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
+            raise
+        except Exception:
+            away = True
+        return Path(hf_hub_download(repository, name, revision=revision, local_files_only=away))
+
+
+def fetch_bundle(repository: str, task: str, revision: str | None = None) -> Path:
+    """The folder of a repository's bundle in the local cache, with every file of it. Raises HubError, BundleError."""
+    folder = fetch(repository, MANIFEST, revision).parent
+    for name in open_bundle(folder, task).files:
+        fetch(repository, name, folder.name)
+    return folder
+
+
+def check_access(repository: str) -> None:
+    """Raise HubError unless the Hub can be reached and one is logged in as somebody who may write to ``repository``.
+
+    Nothing is made there. UsageError where ``repository`` is no ``user/repo``.
+    """
+    from huggingface_hub import HfApi
+
+    _check_name(repository)
+    try:
+        me = HfApi().whoami()
+    except Exception as error:
+        raise HubError(
+            f"Nothing could be uploaded to {repository} ({_reason(error)}): log in with `hf auth login`, and check the "
+            "network."
+        ) from error
+    names = [me["name"], *(group["name"] for group in me.get("orgs", []))]
+    owner = repository.split("/")[0]
+    role = me.get("auth", {}).get("accessToken", {}).get("role")
+    if owner not in names:
+        raise HubError(
+            f"You are logged in as {me['name']}, who can't write to {repository}: upload to one of {', '.join(names)}, "
+            "or log in as another with `hf auth login`."
+        )
+    if role == "read":
+        raise HubError(f"The token of {me['name']} can only read: log in with `hf auth login` and one that can write.")
+
+
+def upload(folder: Path, names: Sequence[str], repository: str, private: bool = False) -> str:
+    """Upload files of ``folder`` in one commit, make the repository if it is missing, and return its address.
+
+    ``private`` is for one that is made. The folder stays as it is. Raises HubError; UsageError where ``repository`` is
+    no ``user/repo``.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    _check_name(repository)
+    try:
+        api = HfApi()
+        address = api.create_repo(repository, exist_ok=True, private=private)
+        files = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(folder / name)) for name in names]
+        api.create_commit(repository, files, commit_message="Upload by edge-imdb")
+    except Exception as error:
+        raise HubError(
+            f"The upload to {repository} failed ({_reason(error)}); {folder} is whole: log in with `hf auth login`, "
+            f"check the network, and try again with `edge-imdb push {folder} {repository}`."
+        ) from error
+    return str(address)
+
+
+def _check_name(repository: str) -> None:
+    if _NAME.fullmatch(repository) is None:
+        raise UsageError(f"{repository!r} names no repository of the Hub: give user/repo.")
+
+
+@contextlib.contextmanager
+def _errors(repository: str, name: str, revision: str | None) -> Iterator[None]:
+    """Each way in which a download fails as one sentence."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise HubError(
+            f"{repository} is only for those whom its owner lets in: ask on its page, and log in with `hf auth login`."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise HubError(
+            f"There is no folder {repository} here and no repository of that name on the Hub that you may read: check "
+            "the name, or log in with `hf auth login` if it is private."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise HubError(f"{repository} has no revision {revision}: give a branch, a tag or a commit of it.") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise HubError(
+            f"There is no folder {repository} here, the Hub can't be reached to look for a repository of that name, "
+            f"and the cache has no {name} of it: check the name and the network."
+        ) from error
+    except errors.EntryNotFoundError as error:
+        what = (
+            f"is no bundle, since it has no {name}: make one with `edge-imdb export`, upload it with `edge-imdb push`"
+            if name == MANIFEST
+            else f"lacks {name}, which its edge.json names: upload the bundle again with `edge-imdb push`"
+        )
+        raise HubError(f"The repository {repository} {what}.") from error
+    except Exception as error:
+        raise HubError(
+            f"{name} of {repository} couldn't be fetched ({_reason(error)}): check the network, the disk's space and "
+            "permissions, then try again."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, without the full stop that it may end in."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

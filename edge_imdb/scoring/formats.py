@@ -1,0 +1,150 @@
+"""encode, tally and join: parts as Parquet, CSV, TSV or JSON Lines, and one file of them all."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any
+
+FORMATS = ("parquet", "csv", "tsv", "jsonl")
+SUFFIXES = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
+# Bytes of columns in memory that make a row group when parts are joined.
+_GROUP = 1 << 24
+
+
+def encode(table: Any, kind: str) -> bytes:
+    """The bytes of one part: the same for the same table, wherever and whenever they are made."""
+    if kind == "parquet":
+        from pyarrow import parquet
+
+        sink = io.BytesIO()
+        parquet.write_table(_combined(table), sink, compression="zstd")
+        return sink.getvalue()
+    rows = table.to_pylist()
+    raw = {one.name for one in table.schema if one.metadata and one.metadata.get(b"edge_imdb") == b"json"}
+    text = io.StringIO()
+    if kind == "jsonl":
+        for row in rows:
+            shown = {
+                name: json.loads(value) if name in raw and value is not None else _plain(value)
+                for name, value in row.items()
+            }
+            text.write(json.dumps(shown, ensure_ascii=False, allow_nan=True) + "\n")
+    else:
+        writer = csv.writer(text, delimiter=_DELIMITERS[kind], lineterminator="\n")
+        writer.writerow(table.column_names)
+        for row in rows:
+            writer.writerow([_cell(value) for value in row.values()])
+    return text.getvalue().encode("utf-8")
+
+
+def _combined(table: Any) -> Any:
+    """Without the seams that reading left, which would make other pages."""
+    return table.combine_chunks()
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold: a date as ISO 8601, bytes and anything else as text."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _cell(value: Any) -> Any:
+    value = _plain(value)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
+
+
+def tally(data: bytes, kind: str, label: str | None, error: str) -> tuple[Counter[str], int]:
+    """The labels of one part, counted, and the number of its rows with an error."""
+    names = [error] if label is None else [label, error]
+    if kind == "parquet":
+        from pyarrow import parquet
+
+        columns = parquet.read_table(io.BytesIO(data), columns=names).to_pydict()
+        rows: Iterator[tuple[Any, ...]] = zip(*(columns[name] for name in names), strict=True)
+    elif kind == "jsonl":
+        rows = (tuple(json.loads(line)[name] for name in names) for line in io.BytesIO(data))
+    else:
+        reader = csv.DictReader(io.StringIO(data.decode("utf-8"), newline=""), delimiter=_DELIMITERS[kind])
+        rows = (tuple(row[name] for name in names) for row in reader)
+    labels: Counter[str] = Counter()
+    errors = 0
+    for row in rows:
+        errors += bool(row[-1])
+        if label is not None and row[0]:
+            labels[row[0]] += 1
+    return labels, errors
+
+
+def join(parts: Sequence[str], get: Callable[[str], bytes], target: IO[bytes], kind: str, packed: str | None) -> None:
+    """Write all parts to ``target`` as one file, a part in memory at a time (Parquet: 16 MiB of columns)."""
+    if kind == "parquet":
+        _join_parquet(parts, get, target)
+        return
+    header = 0
+    with _packed(target, packed) as file:
+        for number, name in enumerate(parts):
+            data = get(name)
+            # The names of the columns stand in every part, and once in the whole.
+            file.write(data[header:] if number else data)
+            if not number and kind in _DELIMITERS:
+                header = _header_length(data, _DELIMITERS[kind])
+
+
+def _header_length(data: bytes, delimiter: str) -> int:
+    text = io.StringIO(data.decode("utf-8"), newline="")
+    lines = iter(text.readline, "")
+    names = next(csv.reader(lines, delimiter=delimiter))
+    again = io.StringIO()
+    csv.writer(again, delimiter=delimiter, lineterminator="\n").writerow(names)
+    return len(again.getvalue().encode("utf-8"))
+
+
+def _join_parquet(parts: Sequence[str], get: Callable[[str], bytes], target: IO[bytes]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    held: list[Any] = []
+    with contextlib.ExitStack() as stack:
+        writer = None
+        for number, name in enumerate(parts):
+            held.append(parquet.read_table(io.BytesIO(get(name))))
+            if writer is None:
+                writer = stack.enter_context(parquet.ParquetWriter(target, held[0].schema, compression="zstd"))
+            if sum(table.nbytes for table in held) >= _GROUP or number == len(parts) - 1:
+                writer.write_table(_combined(pyarrow.concat_tables(held)))
+                held.clear()
+
+
+@contextlib.contextmanager
+def _packed(target: IO[bytes], packed: str | None) -> Iterator[Any]:
+    if packed == "gzip":
+        import gzip
+
+        # Without a name and a time, so that the same parts make the same file.
+        with gzip.GzipFile(filename="", mode="wb", fileobj=target, mtime=0) as file:
+            yield file
+    elif packed == "zstd":
+        import pyarrow
+
+        with pyarrow.PythonFile(target, "w") as sink, pyarrow.CompressedOutputStream(sink, "zstd") as file:
+            yield file
+    else:
+        yield target

@@ -1,0 +1,446 @@
+"""score and status: the plan, the parts that are missing, and what is told meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..errors import InputError, OutputError, UsageError
+from ..session import usable_cores
+from ..tables import require
+from . import formats, manifest
+from .inputs import COMPRESSIONS, Block, Reader, find_inputs, schema_of, survey
+from .labels import Labeller, Options, Outcome, with_outcomes
+from .local import Local
+from .manifest import Manifest
+from .places import File, Store, alive, exists, host, is_url, open_store, spooled
+
+# A part is written once in some ten seconds of a core's work: that much is lost at most.
+PART_ROWS = 1000
+PREFIX = "predicted_"
+PARTS_SUFFIX = ".parts"
+_PROGRESS = "_progress.json"
+# Seconds between two looks at the rate, and the span over which it is taken.
+_TICK = 0.5
+_SPAN = 30.0
+_STILL = 15.0
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a finished job gave. ``labels`` counts each label; ``labelled`` are the rows of this run alone."""
+
+    output: str
+    rows: int
+    parts: int
+    errors: int
+    labels: dict[str, int]
+    labelled: int
+    seconds: float
+
+
+class Engine(Protocol):
+    """Where texts are labelled; ``map`` yields an outcome for each text, in order, None giving an empty one."""
+
+    def map(self, texts: Iterable[str | None]) -> Iterator[Outcome]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the output goes: the folder of the parts, and the file that they are joined to, if it is to be one."""
+
+    parts: str
+    file: str | None
+    format: str
+    compression: str | None
+
+
+def score(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    column: str = "text",
+    task: str = "sentiment",
+    model: str | os.PathLike[str] | None = None,
+    provider: str = "auto",
+    precision: str = "auto",
+    exact: bool = False,
+    sliding_windows: bool = False,
+    top_k: int = 5,
+    workers: int | None = None,
+    part_rows: int = PART_ROWS,
+    prefix: str | None = None,
+    input_format: str | None = None,
+    output_format: str | None = None,
+    strict: bool = False,
+    overwrite: bool = False,
+    ray: str | None = None,
+    report: Report | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Summary:
+    """Label every row of ``inputs`` and write it to ``output``; go on where an earlier call was stopped or killed.
+
+    Arguments:
+        inputs: files, folders or fsspec's addresses: CSV, TSV, JSON Lines, JSON array, Parquet or text, all but Parquet
+            also .gz or .zst; ``-`` is standard input.
+        output: a file by its name (.parquet, .csv, .tsv, .jsonl; all but Parquet also .gz or .zst), else a folder of
+            parts, which are Parquet or ``output_format``.
+        column: the column of the texts. A text file has one column, ``text``.
+        task: ``sentiment`` adds the columns ``label`` and ``score``; ``fill-mask`` adds ``fills``, for each mask the
+            ``top_k`` words with their scores. Both add ``error``, which says what is wrong with a row.
+        model, provider, precision, exact, sliding_windows: as for ``Sentiment`` and ``FillMask``.
+        workers: texts at a time; None is one a core. With ``ray``: actors; None is all free CPUs but one.
+        part_rows: rows a part, of which those in work are lost when the process is killed.
+        prefix: what stands before the names of the added columns; None is nothing, or ``predicted_`` if the input has
+            a column of such a name.
+        strict: stop at the first bad row, instead of writing it with its error.
+        overwrite: replace what another job wrote to ``output``.
+        ray: ``auto``, ``local`` or the address of a Ray cluster; None labels on this machine.
+        report: called with a dict of numbers about twice a second: ``rows``, ``total``, ``rows_per_second``,
+            ``seconds_left``, ``parts``, ``of``, ``errors``, ``phase``.
+        say: called with a line that a person should know.
+
+    The bytes of the output are the same however often it was interrupted, and on Ray. Raises UsageError, InputError,
+    OutputError, BundleError, ProviderError, MissingDependencyError.
+    """
+    require("pyarrow", "pyarrow", "edge-imdb score")
+    started = time.monotonic()
+    if part_rows < 1 or (workers is not None and workers < 1):
+        raise UsageError("part_rows and workers must be 1 or more.")
+    names = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    options = Options(
+        task, None if model is None else os.fspath(model), provider, precision, exact, sliding_windows, top_k
+    )
+    target = find_target(os.fspath(output), output_format)
+    with contextlib.ExitStack() as stack:
+        if "-" in names:
+            if len(names) > 1:
+                raise UsageError("- is standard input: give no other input beside it.")
+            if say is not None:
+                say("Standard input can't be read twice: to go on after an interruption, pipe the same into it again.")
+            file = stack.enter_context(spooled(sys.stdin.buffer))
+            sources = find_inputs([File(str(file.name), "standard input")], input_format or "text")
+        else:
+            given = [os.fspath(name) for name in names]
+            _check_apart(given, target)
+            sources = find_inputs(given, input_format)
+        store = open_store(target.parts)
+        stack.enter_context(store.writing())
+        stack.callback(_tidy, store)
+        old = None
+        try:
+            old = manifest.read(store)
+        except OutputError:
+            if not overwrite:
+                raise
+            _clear(store)
+        _check_free(store, target, old, overwrite)
+        progress = _Progress(store, report)
+        known = {entry["name"]: entry for entry in old.inputs} if old else {}
+        for source in sources:
+            survey(source, known.get(source.name))
+            progress.counted(source.rows)
+        rows = sum(source.rows for source in sources)
+        if not rows:
+            raise InputError(f"{', '.join(map(str, names))} holds no row: give at least one text.")
+        schema = schema_of(sources, column)
+        added = _added(options, schema.names, prefix)
+        labeller = Labeller(options)
+        job = Manifest(
+            inputs=manifest.describe(sources),
+            column=column,
+            rows=rows,
+            part_rows=part_rows,
+            output={"format": target.format, "one file": target.file is not None, "added columns": list(added)},
+            model=labeller.identity(),
+        )
+        if old is not None and (differences := old.differences(job)):
+            if not overwrite:
+                raise OutputError(
+                    f"{store.name} holds another job: {'; '.join(differences)}. Choose another --output, or replace "
+                    "it with --overwrite."
+                )
+            _clear(store)
+            old = None
+        if old is None:
+            job.write(store)
+        there = store.names()
+        missing = [number for number, name in enumerate(job.parts) if name not in there]
+        progress.planned(job, missing)
+        tally = _Tally(options)
+        if missing:
+            engine: Engine
+            if ray is None:
+                engine = Local(labeller, workers or usable_cores() or os.cpu_count() or 1)
+            else:
+                from .on_ray import OnRay
+
+                engine = OnRay(ray, options, labeller.identity(), workers, say)
+            del labeller
+            reader = Reader(sources, schema, column)
+            stack.callback(reader.close)
+            stack.callback(engine.close)
+            for number, block, outcomes in _label(job, missing, reader, engine, strict, progress):
+                table = with_outcomes(block.table, outcomes, options, added)
+                store.put(job.parts[number], formats.encode(table, target.format))
+                tally.add(outcomes)
+                progress.written()
+        for name in sorted(there & set(job.parts)):
+            tally.read(_get(store, name), target.format, added)
+        if target.file is not None:
+            progress.joining()
+            with store.sibling(target.file) as joined:
+                formats.join(job.parts, lambda name: _get(store, name), joined, target.format, target.compression)
+            store.clear()
+        progress.end(tally.errors, keep=target.file is None)
+        return Summary(
+            output=target.file or target.parts,
+            rows=rows,
+            parts=len(job.parts),
+            errors=tally.errors,
+            labels=dict(sorted(tally.labels.items())),
+            labelled=tally.labelled,
+            seconds=time.monotonic() - started,
+        )
+
+
+def _check_apart(inputs: Sequence[str], target: Target) -> None:
+    """The output must not be among the inputs, where the next run would take it for one."""
+    for name in inputs:
+        for place in filter(None, (target.parts, target.file)):
+            if is_url(name) or is_url(place):
+                inside = f"{place}/".startswith(f"{name.rstrip('/')}/")
+            else:
+                inside = Path(place).resolve().is_relative_to(Path(name).resolve())
+            if inside:
+                raise UsageError(f"The output {place} lies in the input {name}: choose a place outside of it.")
+
+
+def find_target(output: str, output_format: str | None = None) -> Target:
+    """Where ``output`` leads, by its name. Raises UsageError for a kind of file that isn't written."""
+    if output_format is not None and output_format not in formats.FORMATS:
+        raise UsageError(f"There is no output format {output_format!r}: use {', '.join(formats.FORMATS)}.")
+    trimmed = output.rstrip("/")
+    if not trimmed:
+        raise UsageError("Give a file or a folder to write to with --output.")
+    stem, compression = trimmed, None
+    for suffix, kind in COMPRESSIONS.items():
+        if trimmed.lower().endswith(suffix):
+            stem, compression = trimmed[: -len(suffix)], kind
+    base = stem.rsplit("/", 1)[-1]
+    suffix = "." + base.rsplit(".", 1)[-1].lower() if "." in base[1:] else ""
+    if output.endswith("/") or (suffix not in formats.SUFFIXES and compression is None) or exists(trimmed) == "folder":
+        if suffix in (".json", ".txt", ".xlsx", ".xls", ".feather", ".arrow") and exists(trimmed) != "folder":
+            raise UsageError(
+                f"{output} is of a kind that isn't written: use .parquet, .csv, .tsv or .jsonl, or a folder."
+            )
+        return Target(trimmed, None, output_format or "parquet", None)
+    if suffix not in formats.SUFFIXES or (compression and suffix == ".parquet"):
+        raise UsageError(
+            f"{output} is of a kind that isn't written: use .parquet, or .csv.gz, .tsv.gz, .jsonl.gz, .zst."
+        )
+    kind = formats.SUFFIXES[suffix]
+    if output_format not in (None, kind):
+        raise UsageError(f"{output} is {kind} by its name, and --output-format says {output_format}: leave one out.")
+    return Target(trimmed + PARTS_SUFFIX, trimmed, kind, compression)
+
+
+def _check_free(store: Store, target: Target, old: Manifest | None, overwrite: bool) -> None:
+    """Raise OutputError if something would be lost that no job of ours wrote, or wrote and finished."""
+    if old is None and (others := sorted(store.names() - {_PROGRESS, manifest.NAME})):
+        raise OutputError(f"{store.name} holds files that are no parts of a job ({others[0]}): choose another place.")
+    if target.file is not None and old is None and exists(target.file) and not overwrite:
+        raise OutputError(f"{target.file} is there already: --overwrite replaces it, or choose another place.")
+    if target.file is not None and exists(target.file) == "folder":
+        raise OutputError(f"{target.file} is a folder: choose another place.")
+
+
+def _clear(store: Store) -> None:
+    # The manifest goes first: without it no part counts.
+    for name in sorted(store.names(), key=lambda name: name != manifest.NAME):
+        if name in (manifest.NAME, _PROGRESS) or name.startswith("part-"):
+            store.remove(name)
+
+
+def _added(options: Options, names: Sequence[str], prefix: str | None) -> tuple[str, ...]:
+    """The names of the added columns. Raises UsageError if the input has one of them."""
+    chosen = prefix if prefix is not None else PREFIX if set(names) & set(options.columns) else ""
+    added = tuple(chosen + name for name in options.columns)
+    double = sorted(set(names) & set(added))
+    if double:
+        raise UsageError(f"The input has a column {double[0]!r} already: choose other names with --prefix.")
+    return added
+
+
+def _label(
+    job: Manifest, missing: Sequence[int], reader: Reader, engine: Engine, strict: bool, progress: _Progress
+) -> Iterator[tuple[int, Block, list[Outcome]]]:
+    """Each missing part with its rows and their outcomes. Texts are read ahead over the parts' borders."""
+    waiting: deque[tuple[int, Block]] = deque()
+
+    def texts() -> Iterator[str | None]:
+        for number in missing:
+            start = number * job.part_rows
+            block = reader.read(start, min(start + job.part_rows, job.rows))
+            waiting.append((number, block))
+            yield from block.texts
+
+    stream = engine.map(texts())
+    try:
+        for first in stream:
+            number, block = waiting.popleft()
+            outcomes: list[Outcome] = []
+            rest = itertools.islice(stream, len(block.texts) - 1)
+            for row, outcome in enumerate(itertools.chain([first], rest)):
+                if (bad := block.errors[row]) is not None:
+                    outcome = Outcome(None, bad)
+                if outcome.error is not None and strict:
+                    raise InputError(f"{block.places[row]}: {outcome.error}")
+                outcomes.append(outcome)
+                progress.row(outcome.error is not None)
+            yield number, block, outcomes
+    finally:
+        if hasattr(stream, "close"):
+            stream.close()
+
+
+def _get(store: Store, name: str) -> bytes:
+    data = store.get(name)
+    if data is None:
+        raise OutputError(f"{store.name}/{name} was removed meanwhile: run it again.")
+    return data
+
+
+def _tidy(store: Store) -> None:
+    """Leave nothing where no job was begun."""
+    with contextlib.suppress(OutputError):
+        if manifest.NAME not in (names := store.names()) and names <= {_PROGRESS}:
+            store.remove(_PROGRESS)
+            store.remove_empty()
+
+
+class _Tally:
+    """Labels and errors of all parts: counted as they are made, and read from those that were there."""
+
+    def __init__(self, options: Options) -> None:
+        self._sentiment = options.task == "sentiment"
+        self.labels: Counter[str] = Counter()
+        self.errors = self.labelled = 0
+
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        self.labelled += len(outcomes)
+        self.errors += sum(outcome.error is not None for outcome in outcomes)
+        if self._sentiment:
+            self.labels.update(outcome.value[0] for outcome in outcomes if outcome.value is not None)
+
+    def read(self, data: bytes, kind: str, added: Sequence[str]) -> None:
+        labels, errors = formats.tally(data, kind, added[0] if self._sentiment else None, added[-1])
+        self.labels += labels
+        self.errors += errors
+
+
+class _Progress:
+    """Rows done, their rate and the time left: told to ``report`` and written beside the parts for ``status``."""
+
+    def __init__(self, store: Store, report: Report | None) -> None:
+        self._store, self._report = store, report
+        self._record: dict[str, Any] = {
+            "phase": "read", "rows": 0, "total": 0, "rows_per_second": None, "seconds_left": None,
+            "parts": 0, "of": 0, "errors": 0,
+        }  # fmt: skip
+        self._seen: deque[tuple[float, int]] = deque()
+        self._next = 0.0
+
+    def counted(self, rows: int) -> None:
+        self._record["total"] += rows
+        self._tell()
+
+    def planned(self, job: Manifest, missing: Sequence[int]) -> None:
+        open_rows = sum(min(job.part_rows, job.rows - number * job.part_rows) for number in missing)
+        self._record.update(
+            phase="score", rows=job.rows - open_rows, parts=len(job.parts) - len(missing), of=len(job.parts)
+        )
+        self._tell(at_once=True)
+
+    def row(self, bad: bool) -> None:
+        self._record["rows"] += 1
+        self._record["errors"] += bad
+        self._tell()
+
+    def written(self) -> None:
+        self._record["parts"] += 1
+        self._tell()
+
+    def joining(self) -> None:
+        self._record["phase"] = "join"
+        self._tell(at_once=True)
+
+    def end(self, errors: int, keep: bool) -> None:
+        self._record.update(phase="done", errors=errors, seconds_left=0.0)
+        self._tell(at_once=True, write=keep)
+
+    def _tell(self, at_once: bool = False, write: bool = True) -> None:
+        now = time.monotonic()
+        if now < self._next and not at_once:
+            return
+        self._next = now + _TICK
+        record = self._record
+        if record["phase"] == "score":
+            self._seen.append((now, record["rows"]))
+            while now - self._seen[0][0] > _SPAN:
+                self._seen.popleft()
+            seconds, rows = now - self._seen[0][0], record["rows"] - self._seen[0][1]
+            if seconds > 0 and rows:
+                record["rows_per_second"] = rows / seconds
+                record["seconds_left"] = (record["total"] - record["rows"]) * seconds / rows
+        if write:
+            content = {**record, **host(), "time": time.time()}
+            self._store.put(_PROGRESS, json.dumps(content).encode("utf-8"), durable=False)
+        if self._report is not None:
+            self._report(dict(record))
+
+
+def status(output: str | os.PathLike[str]) -> dict[str, Any]:
+    """How far the job that writes ``output`` is: what ``report`` gets, and ``running``: whether its process lives.
+
+    ``rows`` are those of whole parts, of which nothing can be lost any more. Raises OutputError if there is no job.
+    """
+    name = os.fspath(output).rstrip("/")
+    for place in (name, name + PARTS_SUFFIX):
+        store = open_store(place)
+        job = manifest.read(store)
+        if job is not None:
+            break
+    else:
+        if exists(name) == "file":
+            raise OutputError(f"{name} is finished: its parts were joined.")
+        raise OutputError(f"There is no job in {name}: give the --output of one.")
+    there = store.names()
+    done = [number for number, part in enumerate(job.parts) if part in there]
+    record = json.loads(store.get(_PROGRESS) or b"{}")
+    running = record.get("phase") != "done" and alive(record, _STILL)
+    return {
+        "phase": record.get("phase", "read"),
+        "rows": sum(min(job.part_rows, job.rows - number * job.part_rows) for number in done),
+        "total": job.rows,
+        "parts": len(done),
+        "of": len(job.parts),
+        "errors": record.get("errors", 0),
+        "rows_per_second": record.get("rows_per_second") if running else None,
+        "seconds_left": record.get("seconds_left") if running else None,
+        "running": running,
+        "inputs": [entry["name"] for entry in job.inputs],
+    }

@@ -1,0 +1,229 @@
+"""OnRay: the model in actors of a Ray cluster, texts sent there and labels back.
+
+The driver reads and writes, so no node needs the inputs or the output's folder, no actor can leave a half-written part
+behind, and parts have the bytes of a local run. Actors take one CPU each and need nothing else of the cluster: Ray
+Data's own reader and writer want CPUs beside them, and wait forever where actors have taken all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import socket
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..bundle import find_bundle
+from ..errors import BundleError, EdgeImdbError, MissingDependencyError, OutputError, UsageError
+from ..output import locked, staging
+from ..tables import require
+from .labels import Labeller, Options, Outcome, bundle_files, bundle_sha256
+
+# Texts a call: half a second of work, so that actors end together and a lost one loses little.
+_CHUNK = 32
+# Calls that each actor has at most, one in work and one waiting; and how far results may come before their turn.
+_QUEUE = 2
+_AHEAD = 6
+# So many actors may die at the same texts before these are blamed.
+_DEATHS = 4
+_PATIENCE = 30.0
+
+
+@dataclass
+class _Chunk:
+    number: int
+    texts: list[str | None]
+    deaths: int = 0
+
+
+class OnRay:
+    """``map`` labels texts on ``workers`` actors and yields the outcomes in order; a lost actor's go to the others.
+
+    ``address`` is ``auto`` (the cluster that runs here or $RAY_ADDRESS names), ``local`` (one of this machine alone,
+    for this job), or an address. ``identity`` is what every actor's model must be.
+    Raises MissingDependencyError if Ray isn't installed, UsageError if there is no such cluster.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        options: Options,
+        identity: dict[str, Any],
+        workers: int | None,
+        say: Callable[[str], None] | None,
+    ) -> None:
+        try:
+            ray = require("ray", "ray", "--ray")
+        except MissingDependencyError:
+            raise MissingDependencyError(
+                "--ray needs Ray, which is not installed: pip install 'edge-imdb[ray]'"
+            ) from None
+        self._ray, self._say = ray, say or (lambda line: None)
+        self._started = not ray.is_initialized()
+        if self._started:
+            # Ray's own lines are for those who look after a cluster; one says of every actor what is done about below.
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+            try:
+                _knock(address)
+                ray.init(
+                    address=None if address == "local" else address,
+                    log_to_driver=False,
+                    logging_level="error",
+                    **({"include_dashboard": False} if address == "local" else {}),
+                )
+            except (OSError, ValueError, RuntimeError) as error:
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+                raise UsageError(
+                    f"There is no Ray cluster at {address!r} ({reason}): start one with `ray start --head`, give its "
+                    "address, or use --ray local."
+                ) from None
+        free = int(ray.available_resources().get("CPU", 0))
+        count = workers or max(free - 1, 1)
+        # In a list, so that Ray hands on the reference: who has the bundle already doesn't fetch it.
+        # Held here as long as actors may be started again.
+        self._bundle = bundle = [ray.put(bundle_files(options))]
+        actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=0)(_Actor)
+        self._actors = [actor.remote(options, identity, bundle) for _ in range(count)]
+
+    def map(self, texts: Iterable[str | None]) -> Iterator[Outcome]:
+        """Raises EdgeImdbError if no actor can load the model, or if the same texts end one actor after another."""
+        ray = self._ray
+        actor_error, task_error = ray.exceptions.RayActorError, ray.exceptions.RayTaskError
+        source = iter(texts)
+        again: deque[_Chunk] = deque()
+        flying: dict[Any, tuple[int, _Chunk]] = {}
+        starting = {actor.ready.remote(): index for index, actor in enumerate(self._actors)}
+        load: dict[int, int] = {}
+        done: dict[int, list[Outcome]] = {}
+        issued = told = 0
+        ended, patience, failure = False, time.monotonic() + _PATIENCE, ""
+        while True:
+            while load and min(load.values()) < _QUEUE:
+                if again:
+                    chunk = again.popleft()
+                elif not ended and issued - told < _AHEAD * len(self._actors):
+                    some = list(itertools.islice(source, _CHUNK))
+                    if not some:
+                        ended = True
+                        break
+                    chunk, issued = _Chunk(issued, some), issued + 1
+                else:
+                    break
+                index = min(load, key=lambda each: load[each])
+                load[index] += 1
+                flying[self._actors[index].label.remote(chunk.texts)] = (index, chunk)
+            if ended and not flying and not again:
+                return
+            if not load and not starting:
+                raise EdgeImdbError(f"No actor could load the model: {failure or 'the cluster gave none'}.")
+            ready, _ = ray.wait([*flying, *starting], num_returns=1, timeout=1.0)
+            if not load and time.monotonic() > patience:
+                patience = time.monotonic() + _PATIENCE
+                self._say("Waiting for a free CPU in the Ray cluster.")
+            for reference in ready:
+                if reference in starting:
+                    index = starting.pop(reference)
+                    try:
+                        ray.get(reference)
+                        load[index] = sum(each == index for each, _ in flying.values())
+                    except (actor_error, task_error) as error:
+                        failure = _reason(error)
+                    continue
+                index, chunk = flying.pop(reference)
+                try:
+                    done[chunk.number] = [Outcome(*each) for each in ray.get(reference)]
+                    if index in load:
+                        load[index] -= 1
+                except actor_error as error:
+                    # It, or its node, is gone. Ray starts it again, perhaps elsewhere; others take what it had.
+                    again.append(_Chunk(chunk.number, chunk.texts, chunk.deaths + 1))
+                    if chunk.deaths + 1 >= _DEATHS:
+                        raise EdgeImdbError(
+                            f"{_DEATHS} actors died at the same {len(chunk.texts)} texts ({_reason(error)}): "
+                            "find them with a local run."
+                        ) from None
+                    if load.pop(index, None) is not None:
+                        self._say("An actor was lost: its texts are given out again.")
+                        starting[self._actors[index].ready.remote()] = index
+                except task_error as error:
+                    raise EdgeImdbError(f"An actor failed: {_reason(error)}.") from None
+            while told in done:
+                outcomes = done.pop(told)
+                told += 1
+                yield from outcomes
+
+    def close(self) -> None:
+        for actor in self._actors:
+            with contextlib.suppress(Exception):
+                self._ray.kill(actor)
+        if self._started:
+            self._ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError at once if nobody listens at HOST:PORT: Ray would try for half a minute."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), 5).close()
+
+
+def _reason(error: BaseException) -> str:
+    """The sentence in what Ray wraps an error of ours in."""
+    cause = getattr(error, "cause", None)
+    lines = str(cause or error).strip().splitlines() or [type(error).__name__]
+    ours = [line for line in lines if "edge_imdb.errors." in line or "Error: " in line]
+    return (ours[-1].split("Error: ", 1)[-1] if ours else lines[0]).strip().rstrip(".")
+
+
+class _Actor:
+    """A loaded model on a node."""
+
+    def __init__(self, options: Options, identity: dict[str, Any], bundle: list[Any]) -> None:
+        import ray
+
+        wanted = identity["bundle"]
+        path = find_bundle(options.task, options.model)[0]
+        try:
+            here = bundle_sha256(path) == wanted
+        except (OSError, ValueError, KeyError):
+            here = False
+        if not here:
+            options = replace(options, model=str(_unpacked(wanted, lambda: ray.get(bundle[0]))))
+        self._label = Labeller(options)
+        mine = self._label.identity()
+        if mine != identity:
+            differ = [key for key in identity if mine.get(key) != identity[key]]
+            raise BundleError(
+                f"A node has {', '.join(f'{key} {mine.get(key)}' for key in differ)} and the driver "
+                f"{', '.join(f'{key} {identity[key]}' for key in differ)}: install the same on all nodes."
+            )
+
+    def ready(self) -> None:
+        pass
+
+    def label(self, texts: list[str | None]) -> list[tuple[Any, str | None]]:
+        return [tuple(self._label(text)) for text in texts]  # type: ignore[misc]
+
+
+def _unpacked(sha256: str, fetch: Callable[[], dict[str, bytes]]) -> Path:
+    """The bundle in a folder of this node, written by the first actor that needs it."""
+    folder = Path(tempfile.gettempdir(), f"edge-imdb-bundle-{sha256[:32]}")
+    for _ in range(600):
+        if folder.is_dir():
+            return folder
+        try:
+            with locked(folder), staging(folder) as staged:
+                for name, data in fetch().items():
+                    (staged / name).parent.mkdir(parents=True, exist_ok=True)
+                    (staged / name).write_bytes(data)
+        except OutputError as error:
+            if "Another process" not in str(error):
+                raise
+            time.sleep(0.1)
+    raise OutputError(f"{folder} couldn't be written: another process has been at it for a minute.")

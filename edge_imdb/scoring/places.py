@@ -1,0 +1,380 @@
+"""File, glob, Store: where inputs lie and outputs go: a disk, or an object store that fsspec knows (s3://, gs://, …).
+
+A file of a store appears whole or not at all. On a disk that takes a temporary file, fsync and rename; an object store
+makes an object visible when its upload is complete, so there nothing is renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import InputError, MissingDependencyError, OutputError
+from ..output import discard, locked, sync_folder, whole_file
+from ..tables import require
+
+# Seconds: how often a writer on an object store says that it lives, and for how long it is believed.
+_BEAT = 10.0
+_BELIEVED = 60.0
+_LEASE = "_writer.json"
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class File:
+    """An input file. ``open`` gives its bytes, ``stamp`` something that changes with it; ``shown`` is for people."""
+
+    name: str
+    shown: str = ""
+
+    def open(self) -> IO[bytes]:
+        """Raises InputError if it can't be opened."""
+        if is_url(self.name):
+            with _remote(self.name):
+                system, path = _system(self.name)
+                opened: IO[bytes] = system.open(path, "rb", block_size=_BLOCK)
+                return opened
+        if not Path(self.name).exists():
+            raise InputError(f"There is no file {self.name}: check the path.")
+        return Path(self.name).open("rb", buffering=_BLOCK)
+
+    def stamp(self) -> object:
+        if is_url(self.name):
+            with _remote(self.name):
+                system, path = _system(self.name)
+                system.invalidate_cache()
+                info = system.info(path)
+                return [info.get("size"), str(info.get("ETag") or info.get("etag") or info.get("LastModified"))]
+        try:
+            status = Path(self.name).stat()
+        except OSError:
+            return None
+        return [status.st_size, status.st_mtime_ns]
+
+
+def glob(name: str) -> tuple[list[File], bool]:
+    """The file ``name``, or the files below the folder ``name`` in the order of their names; and if it is a folder."""
+    if is_url(name):
+        with _remote(name):
+            system, path = _system(name)
+            if system.isfile(path):
+                return [File(name)], False
+            found = sorted(system.find(path))
+            if not found:
+                raise InputError(f"There is no file or folder {name}: check the address.")
+            return [File(system.unstrip_protocol(each)) for each in found], True
+    folder = Path(name)
+    if folder.is_dir():
+        return [File(str(each)) for each in sorted(folder.rglob("*")) if each.is_file()], True
+    if not folder.exists():
+        raise InputError(f"There is no file or folder {name}: check the path.")
+    return [File(name)], False
+
+
+def is_url(name: str) -> bool:
+    """Whether fsspec is to find ``name``."""
+    return "://" in name
+
+
+def _system(name: str) -> tuple[Any, str]:
+    fsspec = require("fsspec", "fsspec", f"{name.split('://')[0]}://")
+    try:
+        system, path = fsspec.core.url_to_fs(name)
+    except ImportError as error:
+        raise MissingDependencyError(f"{name} needs a package of fsspec's: {error}.") from None
+    except ValueError as error:
+        raise InputError(f"{name} is of no known kind of store: {error}.") from None
+    return system, path.rstrip("/")
+
+
+@contextlib.contextmanager
+def _remote(name: str) -> Iterator[None]:
+    """Turn what a store's own library raises into one sentence."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"There is no file or folder {name}: check the address.") from None
+    except (InputError, MissingDependencyError):
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(f"{name} can't be read ({reason}): check the address, the network and your rights.") from None
+
+
+class Store:
+    """A folder of files by name, for one writer at a time."""
+
+    name: str
+
+    def names(self) -> set[str]:
+        """The names of the files in it that are whole; none if it isn't there."""
+        raise NotImplementedError
+
+    def put(self, name: str, data: bytes, *, durable: bool = True) -> None:
+        """Write a file whole or not at all. Raises OutputError."""
+        raise NotImplementedError
+
+    def get(self, name: str) -> bytes | None:
+        """The bytes of a file; None if it isn't there."""
+        raise NotImplementedError
+
+    def remove(self, name: str) -> None:
+        raise NotImplementedError
+
+    def writing(self) -> contextlib.AbstractContextManager[None]:
+        """Keep others from writing here meanwhile. Raises OutputError if another is at it, or it can't be written."""
+        raise NotImplementedError
+
+    def sibling(self, name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
+        """A file at the address ``name`` that is there when the block ends without an error. Raises OutputError."""
+        raise NotImplementedError
+
+    def clear(self) -> None:
+        """Remove it with all that is in it."""
+        raise NotImplementedError
+
+    def remove_empty(self) -> None:
+        """Remove it if nothing is in it."""
+
+
+def open_store(name: str) -> Store:
+    """The folder ``name`` of a disk or of an object store. It needn't be there."""
+    return _Objects(name) if is_url(name) else _Folder(Path(name))
+
+
+def exists(name: str) -> str | None:
+    """``file``, ``folder`` or None."""
+    if not is_url(name):
+        local = Path(name)
+        return "folder" if local.is_dir() else "file" if local.exists() or local.is_symlink() else None
+    with _remote(name):
+        system, path = _system(name)
+        system.invalidate_cache()
+        if system.isfile(path):
+            return "file"
+        return "folder" if system.exists(path) and system.find(path) else None
+
+
+def _kept(error: OutputError) -> OutputError:
+    """What ``whole_file`` says, and how to go on."""
+    return OutputError(str(error).split(":")[0] + ": all parts done so far are kept; put it right and run it again.")
+
+
+class _Folder(Store):
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, str(path)
+
+    def names(self) -> set[str]:
+        if not self.path.is_dir():
+            return set()
+        return {each.name for each in self.path.iterdir() if each.is_file() and not each.name.startswith(".")}
+
+    def put(self, name: str, data: bytes, *, durable: bool = True) -> None:
+        if not durable:
+            temporary = self.path / f".{name}.tmp"
+            with contextlib.suppress(OSError):
+                temporary.write_bytes(data)
+                temporary.replace(self.path / name)
+            return
+        try:
+            with whole_file(self.path / name) as temporary:
+                temporary.write_bytes(data)
+        except OutputError as error:
+            raise _kept(error) from error.__cause__
+
+    def get(self, name: str) -> bytes | None:
+        try:
+            return (self.path / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise OutputError(f"{self.path / name} can't be read ({error.strerror}): check its permissions.") from None
+
+    def remove(self, name: str) -> None:
+        (self.path / name).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        with locked(self.path):
+            try:
+                self.path.mkdir(exist_ok=True)
+                sync_folder(self.path.parent)
+                for left in self.path.glob(".*.tmp"):
+                    left.unlink(missing_ok=True)
+                # A folder that can't be written is told now, and not after the first part.
+                with tempfile.TemporaryFile(dir=self.path):
+                    pass
+            except OSError as error:
+                raise OutputError(
+                    f"{self.path} can't be written ({error.strerror}): put it right, or choose another place."
+                ) from None
+            yield
+
+    @contextlib.contextmanager
+    def sibling(self, name: str) -> Iterator[IO[bytes]]:
+        try:
+            with whole_file(Path(name)) as temporary, temporary.open("wb") as file:
+                yield file
+        except OutputError as error:
+            raise _kept(error) from error.__cause__
+
+    def clear(self) -> None:
+        discard(self.path)
+
+    def remove_empty(self) -> None:
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+
+
+class _Objects(Store):
+    """Objects below a prefix. fsspec caches listings; what others wrote meanwhile must be seen here."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name.rstrip("/")
+        with _remote(name):
+            self._system, self._path = _system(name)
+
+    @contextlib.contextmanager
+    def _said(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OutputError:
+            raise
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise OutputError(
+                f"{what} can't be written ({reason}): all parts done so far are kept; put it right and run it again."
+            ) from error
+
+    def names(self) -> set[str]:
+        with self._said(self.name):
+            self._system.invalidate_cache()
+            if not self._system.exists(self._path):
+                return set()
+            found = (path.rsplit("/", 1)[-1] for path in self._system.find(self._path, maxdepth=1))
+            return {name for name in found if name and name != _LEASE}
+
+    def put(self, name: str, data: bytes, *, durable: bool = True) -> None:
+        with self._said(f"{self.name}/{name}"):
+            self._system.pipe_file(f"{self._path}/{name}", data)
+
+    def get(self, name: str) -> bytes | None:
+        try:
+            with self._said(f"{self.name}/{name}"):
+                self._system.invalidate_cache()
+                data: bytes = self._system.cat_file(f"{self._path}/{name}")
+                return data
+        except OutputError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
+
+    def remove(self, name: str) -> None:
+        with self._said(f"{self.name}/{name}"), contextlib.suppress(FileNotFoundError):
+            self._system.rm_file(f"{self._path}/{name}")
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """A lease: an object that only one can create, written again every ten seconds, believed for a minute."""
+        own = uuid.uuid4().hex
+        stop = threading.Event()
+
+        def lease() -> bytes:
+            return json.dumps({"owner": own, "host": socket.gethostname(), "time": time.time()}).encode()
+
+        def beat() -> None:
+            while not stop.wait(_BEAT):
+                with contextlib.suppress(Exception):
+                    self._system.pipe_file(f"{self._path}/{_LEASE}", lease())
+
+        with self._said(self.name):
+            if not self._create(lease()):
+                left = json.loads(self.get(_LEASE) or b"{}")
+                if time.time() - left.get("time", 0) < _BELIEVED:
+                    raise OutputError(
+                        f"Another process (on {left.get('host')}) is writing {self.name}: wait until it is done, or a "
+                        f"minute if it was killed, or choose another place."
+                    )
+                self.remove(_LEASE)
+                if not self._create(lease()):
+                    raise OutputError(f"Another process is writing {self.name}: wait until it is done.")
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            self.remove(_LEASE)
+
+    def _create(self, data: bytes) -> bool:
+        """Write the lease if there is none: a conditional put where the store has one. False if there is one."""
+        try:
+            self._system.pipe_file(f"{self._path}/{_LEASE}", data, mode="create")
+        except FileExistsError:
+            return False
+        except Exception as error:
+            if "PreconditionFailed" in f"{type(error).__name__} {error}" or "pre-condition" in str(error).lower():
+                return False
+            raise
+        return True
+
+    @contextlib.contextmanager
+    def sibling(self, name: str) -> Iterator[IO[bytes]]:
+        _, path = _system(name)
+        with self._said(name):
+            file = self._system.open(path, "wb", autocommit=False)
+            try:
+                yield file
+            except BaseException:
+                file.discard()
+                raise
+            file.close()
+            file.commit()
+
+    def clear(self) -> None:
+        with self._said(self.name):
+            if self._system.exists(self._path):
+                self._system.rm(self._path, recursive=True)
+
+
+def upload(file: IO[bytes], target: IO[bytes]) -> None:
+    """Copy a stream, a block at a time."""
+    while chunk := file.read(_BLOCK):
+        target.write(chunk)
+
+
+def spooled(stream: IO[bytes]) -> IO[bytes]:
+    """Standard input as a temporary file of this machine, which can be read twice and is gone when it is closed."""
+    file = tempfile.NamedTemporaryFile(prefix="edge-imdb-stdin-", buffering=_BLOCK)  # noqa: SIM115
+    upload(stream, file)
+    file.flush()
+    return file  # type: ignore[return-value]
+
+
+def host() -> dict[str, Any]:
+    """This process, so that another can tell whether it lives."""
+    return {"host": socket.gethostname(), "pid": os.getpid()}
+
+
+def alive(record: dict[str, Any], seconds: float) -> bool:
+    """Whether the process of ``record`` (``host``) lives; on another host, whether it wrote within ``seconds``."""
+    if record.get("host") == socket.gethostname() and os.name == "posix":
+        try:
+            os.kill(int(record["pid"]), 0)
+        except (ProcessLookupError, KeyError):
+            return False
+        except PermissionError:
+            return True
+        return True
+    return bool(time.time() - record.get("time", 0) < seconds)

@@ -1,0 +1,158 @@
+"""Gate: what every request passes first: size of headers, key, drain, overload; then its line in log and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import time
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .errors import ClientGone, RequestError, error_body
+from .state import State
+
+# Answered without a key: a probe has none.
+OPEN = ("/health", "/models/sentiment/health", "/models/fill-mask/health")
+METRICS = "/metrics"
+
+
+class Gate:
+    """An ASGI application about ``app``.
+
+    Arguments:
+        tasks: the task of each path on which texts are worked on.
+        paths: every other path; the log and the metrics call the rest ``other``.
+        key: what ``Authorization: Bearer`` must hold; None asks for no key.
+        open_metrics: whether /metrics is answered without it.
+        access_log: whether each request is logged.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        state: State,
+        tasks: Mapping[str, str],
+        paths: Collection[str],
+        key: str | None = None,
+        open_metrics: bool = False,
+        access_log: bool = True,
+    ) -> None:
+        self._app = app
+        self._state = state
+        self._tasks = tasks
+        self._paths = {*tasks, *paths}
+        self._key = None if key is None else f"Bearer {key}".encode()
+        self._open = {*OPEN, METRICS} if open_metrics else set(OPEN)
+        self._access_log = access_log
+        self._turned_away = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start = time.perf_counter()
+        path: str = scope["path"]
+        label = path if path in self._paths else "other"
+        status = 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        refused = self._refusal(scope, path)
+        if refused is not None:
+            status = refused.status
+            await send_error(send, refused)
+        else:
+            self._state.active += 1
+            try:
+                await self._app(scope, receive, watched)
+            except ClientGone:
+                # 499 is nginx's number for it; nobody gets it.
+                status = 499
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                self._state.log.failure(label, error)
+                if not status:
+                    status = 500
+                    await send_error(send, RequestError(500, "The server failed on this request: see its log."))
+            finally:
+                self._state.active -= 1
+        seconds = time.perf_counter() - start
+        self._state.metrics.request(label, status, seconds)
+        if not self._access_log:
+            return
+        if status == 429:
+            self._count_turned_away()
+        else:
+            client = scope["client"][0] if scope.get("client") else None
+            values = {"method": scope["method"], "path": label, "status": status, "ms": round(1000 * seconds, 2)}
+            self._state.log("request", client=client, **values)
+
+    def _refusal(self, scope: Scope, path: str) -> RequestError | None:
+        state, headers = self._state, scope["headers"]
+        most = state.limits.max_headers
+        # h11 measures them only if they don't arrive at once.
+        if len(scope["raw_path"]) + sum(len(name) + len(value) + 4 for name, value in headers) > most:
+            return RequestError(431, f"The headers are larger than {most} bytes: send fewer.")
+        if self._key is not None and path not in self._open:
+            given = next((value for name, value in headers if name == b"authorization"), b"")
+            if not hmac.compare_digest(given, self._key):
+                return RequestError(401, "The API key is missing or wrong: send Authorization: Bearer KEY.")
+        task = self._tasks.get(path)
+        if task is None or scope["method"] != "POST":
+            return None
+        if state.work is None:
+            return RequestError(503, "The model is still loading: try again in a second.", 1)
+        if state.draining:
+            return RequestError(503, "The server is shutting down: send the request to another one.", 1)
+        # Before the body is read, so that turning a request away costs next to nothing.
+        return state.work.refusal(task)
+
+    def _count_turned_away(self) -> None:
+        """Log overload once a second, not once a request, which would cost more than turning it away."""
+        if not self._turned_away:
+            asyncio.get_running_loop().call_later(1, self._log_turned_away)
+        self._turned_away += 1
+
+    def _log_turned_away(self) -> None:
+        wait = self._state.work.wait if self._state.work else 0.0
+        self._state.log("overload", turned_away=self._turned_away, wait_seconds=round(wait, 2))
+        self._turned_away = 0
+
+
+async def send_error(send: Send, error: RequestError) -> None:
+    """Answer ``{"error": sentence}`` with the status of ``error``."""
+    await send_json(send, error_body(error.status, str(error)), error.status, error_headers(error))
+
+
+def error_headers(error: RequestError) -> list[tuple[bytes, bytes]]:
+    headers = []
+    if error.retry_after is not None:
+        headers.append((b"retry-after", str(error.retry_after).encode()))
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if error.status in (408, 503):
+        headers.append((b"connection", b"close"))
+    return headers
+
+
+async def send_json(send: Send, content: Any, status: int = 200, headers: Collection[tuple[bytes, bytes]] = ()) -> None:
+    """Answer with ``content`` as JSON in UTF-8."""
+    # What is no character, half of a surrogate pair, stays an escape.
+    body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(body)).encode()),
+                *headers,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})

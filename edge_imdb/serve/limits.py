@@ -1,0 +1,36 @@
+"""Limits: what one client, and all clients together, may ask of the server. Each is an option of the command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from ..errors import UsageError
+
+
+def _limit(default: float, help: str, least: float = 1) -> Any:
+    return field(default=default, metadata={"help": help, "least": least})
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Sizes are in bytes or characters, times in seconds. Raises UsageError if one is too small."""
+
+    max_body: int = _limit(2_000_000, "Bytes of a request body, and characters of an answer.")
+    max_characters: int = _limit(100_000, "Characters of one text.")
+    max_texts: int = _limit(32, "Texts of one request.")
+    max_masks: int = _limit(32, "Masks in one text.")
+    max_wait: float = _limit(5.0, "Seconds that the queue may hold, at the measured rate; beyond it: 429.", 0.01)
+    max_headers: int = _limit(32_768, "Bytes of a request's headers.", 256)
+    header_timeout: float = _limit(10.0, "Seconds in which a request's headers must arrive.", 0.1)
+    body_timeout: float = _limit(10.0, "Seconds in which a request's body must arrive.", 0.1)
+    keep_alive: float = _limit(75.0, "Seconds that an idle connection stays open.", 0.1)
+    max_connections: int = _limit(1_000, "Connections open at a time.")
+    drain: float = _limit(30.0, "Seconds that SIGTERM leaves to the requests in flight.", 0)
+
+    def __post_init__(self) -> None:
+        for limit in fields(self):
+            value, least = getattr(self, limit.name), limit.metadata["least"]
+            # Not <, because NaN must be refused too.
+            if not value >= least:
+                raise UsageError(f"--{limit.name.replace('_', '-')} is {value}: it must be {least:g} or more.")

@@ -1,0 +1,196 @@
+"""openapi and docs_page: the server described, for programs and for people."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from .. import __version__
+from .limits import Limits
+from .parse import DIRECTIONS, FUNCTIONS, TOP_K
+
+_ERRORS = {
+    400: "The body is no JSON object, or the request no HTTP.",
+    401: "The API key is missing or wrong.",
+    408: "The headers or the body took too long to arrive.",
+    413: "The body, a text, the list of texts or the answer is too large.",
+    422: "A text or a parameter can't be used.",
+    429: "The queue is full. Retry-After says when to try again.",
+    431: "The headers are too large.",
+    500: "The model failed.",
+    503: "The model is still loading, or the server is shutting down.",
+}
+_SUMMARIES = {
+    "/": "Hugging Face inference API: what InferenceClient(base_url) posts to",
+    "/models/sentiment": "Hugging Face inference API: sentiment of reviews",
+    "/models/fill-mask": "Hugging Face inference API: words for [MASK]",
+    "/predict": "text-embeddings-inference API: sentiment of reviews",
+}
+
+
+def openapi(tasks: Mapping[str, str], limits: Limits, key: bool) -> dict[str, Any]:
+    """An OpenAPI 3.1 document. ``tasks`` has the task of each path on which texts are worked on."""
+    paths: dict[str, Any] = {}
+    for path, task in tasks.items():
+        request, answer, example = _schemas(path, task, limits)
+        paths[path] = {
+            "post": {
+                "summary": _SUMMARIES[path],
+                "operationId": "post_" + (path.strip("/").replace("/", "_").replace("-", "_") or "root"),
+                "requestBody": {
+                    "required": True,
+                    "content": {"application/json": {"schema": request, "example": example}},
+                },
+                "responses": {"200": _answer("Done.", answer), **_errors(_ERRORS)},
+            }
+        }
+    for name in dict.fromkeys(tasks.values()):
+        for prefix in ("", f"/models/{name}"):
+            paths[f"{prefix}/health"] = _get("Ready?", {"type": "object"}, (431, 503), True)
+            paths[f"{prefix}/info"] = _get("The model and the limits", {"type": "object"}, (401, 431, 503))
+    paths["/metrics"] = _get("Metrics for Prometheus", None, (401, 431))
+    paths["/api-doc/openapi.json"] = _get("This document", {"type": "object"}, (401, 431))
+    moved = {"description": "To /docs.", "headers": {"Location": {"schema": {"type": "string"}}}}
+    paths.setdefault("/", {})["get"] = {
+        "summary": "To the page about the server",
+        "responses": {"307": moved, **_errors({code: _ERRORS[code] for code in (401, 431)})},
+    }
+    document: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "edge-imdb",
+            "version": __version__,
+            "description": "Sentiment of film reviews and words for [MASK].",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": dict(sorted(paths.items())),
+        "components": {
+            "schemas": {
+                "Error": {
+                    "type": "object",
+                    "required": ["error", "error_type"],
+                    "properties": {"error": {"type": "string"}, "error_type": {"type": "string"}},
+                },
+                "Label": {
+                    "type": "object",
+                    "required": ["label", "score"],
+                    "properties": {"label": {"type": "string"}, "score": {"type": "number"}},
+                },
+                "Word": {
+                    "type": "object",
+                    "required": ["score", "token", "token_str", "sequence"],
+                    "properties": {
+                        "score": {"type": "number"},
+                        "token": {"type": "integer"},
+                        "token_str": {"type": "string"},
+                        "sequence": {"type": "string"},
+                    },
+                },
+            }
+        },
+    }
+    if key:
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"key": []}]
+    return document
+
+
+def _schemas(path: str, task: str, limits: Limits) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The schemas of the body and of the answer, and an example of the body."""
+    text: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": limits.max_characters}
+    if task == "fill-mask":
+        text["pattern"] = r"\[MASK\]"
+        word = {"$ref": "#/components/schemas/Word"}
+        answer = _list({"oneOf": [word, _list(word), _list(_list(word))]})
+        parameters: dict[str, Any] = {
+            "top_k": {"type": ["integer", "null"], "minimum": 1, "default": TOP_K},
+            "targets": {
+                "description": "The words to choose from, each one token of the vocabulary.",
+                "oneOf": [{"type": "array", "minItems": 1, "items": {"type": "string"}}, {"type": "null"}],
+            },
+        }
+        example: dict[str, Any] = {"inputs": "This is a great [MASK]!", "parameters": {"top_k": 3}}
+    else:
+        label = {"$ref": "#/components/schemas/Label"}
+        answer = _list(_list(label))
+        parameters = {
+            "top_k": {"type": ["integer", "null"], "minimum": 1, "description": "Labels per text; all if left out."},
+            "function_to_apply": {"enum": [*FUNCTIONS, None], "default": "softmax"},
+        }
+        example = {"inputs": "great film"}
+    if path == "/predict":
+        one = {"type": "array", "minItems": 1, "maxItems": 1, "items": text}
+        answer = {"oneOf": [_list(label), answer]}
+        properties: dict[str, Any] = {
+            "inputs": {"oneOf": [text, {"type": "array", "minItems": 1, "maxItems": limits.max_texts, "items": one}]},
+            "raw_scores": {"type": ["boolean", "null"], "default": False, "description": "Logits."},
+            "truncate": {"type": ["boolean", "null"], "default": True},
+            "truncation_direction": {"enum": [*DIRECTIONS, None], "description": "Accepted, without effect."},
+        }
+    else:
+        several = {"type": "array", "minItems": 1, "maxItems": limits.max_texts, "items": text}
+        properties = {
+            "inputs": {"oneOf": [text, several]},
+            "parameters": {"type": ["object", "null"], "properties": parameters, "additionalProperties": False},
+        }
+    return {"type": "object", "required": ["inputs"], "properties": properties}, answer, example
+
+
+def _list(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+def _answer(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _errors(which: Mapping[int, str]) -> dict[str, Any]:
+    errors = {str(code): _answer(text, {"$ref": "#/components/schemas/Error"}) for code, text in which.items()}
+    for code in {"429", "503"} & errors.keys():
+        errors[code]["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
+    return errors
+
+
+def _get(summary: str, schema: dict[str, Any] | None, errors: tuple[int, ...], is_open: bool = False) -> dict[str, Any]:
+    done = {"description": "Done.", "content": {"text/plain": {}}} if schema is None else _answer("Done.", schema)
+    operation: dict[str, Any] = {"summary": summary, "responses": {"200": done}}
+    operation["responses"] |= _errors({code: _ERRORS[code] for code in errors})
+    if is_open:
+        operation["security"] = []
+    return {"get": operation}
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>edge-imdb serve</title><style>
+:root {{ color-scheme: light dark; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }}
+code, pre {{ font: 14px/1.5 ui-monospace, monospace; }}
+pre {{ overflow-x: auto; padding: .75rem; border: 1px solid #8886; border-radius: 6px; }}
+h2 {{ margin: 2rem 0 .25rem; font-size: 1.1rem; overflow-wrap: anywhere; }}
+table {{ border-collapse: collapse; }} td {{ padding: .15rem .75rem .15rem 0; vertical-align: top; }}
+</style></head><body>
+<h1>edge-imdb {version}</h1>
+<p>Sentiment of film reviews and words for <code>[MASK]</code>.
+Every path, with its schemas: <a href="/api-doc/openapi.json">OpenAPI document</a>.</p>
+{parts}
+<h2>Errors</h2><p>Each is <code>{{"error": "a sentence"}}</code>.</p><table>{errors}</table>
+</body></html>
+"""
+
+
+def docs_page(document: Mapping[str, Any]) -> str:
+    """The document as a page of HTML that loads nothing else."""
+    parts = []
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            parts.append(f"<h2><code>{method.upper()} {html.escape(path)}</code></h2>")
+            parts.append(f"<p>{html.escape(operation['summary'])}.</p>")
+            if "requestBody" in operation:
+                example = json.dumps(operation["requestBody"]["content"]["application/json"]["example"])
+                # Relative to no host: the page doesn't know behind which name it stands.
+                parts.append(f"<pre>curl http://127.0.0.1:8000{path} -d '{html.escape(example)}'</pre>")
+    errors = "".join(f"<tr><td>{code}</td><td>{html.escape(text)}</td></tr>" for code, text in _ERRORS.items())
+    return _PAGE.format(version=__version__, parts="\n".join(parts), errors=errors)

@@ -1,0 +1,153 @@
+// Which words and sentences decided, as edge_imdb/attribution.py tells it. Places are UTF-16 units of the text as given.
+
+import { cleanWithSpans } from "./text.mjs";
+
+const END = /([.!?…]+)["'”’)\]]*(?= )/gu;
+const DOTS = /^(?:\.\.+|…+)$/u;
+const ABBREVIATION = /(?:^|[^A-Za-z])(?:Mr|Mrs|Ms|Dr|St|Jr|Sr|vs|etc|e\.g|i\.e|[A-Z])$/u;
+const LETTER = /^[\p{L}\p{N}]$/u;
+const MARK = /^\p{M}$/u;
+const JOINTS = new Set(["'", "’", "-"]);
+
+/** Tokens of a review with their places, words and sentences; throws a RangeError if the text is blank. */
+export function locate(tokenizer, text) {
+  const { characters, spans } = cleanWithSpans(text);
+  const { ids, starts, ends, words } = tokenizer.encode(characters);
+  if (!ids.length) throw new RangeError("The text is blank: give a review with at least one visible character.");
+  ends.forEach((_, index) => {
+    const following = starts[index + 1] ?? characters.length;
+    ends[index] = Math.max(ends[index], starts[index] + 1);
+    while (ends[index] < following && MARK.test(characters[ends[index]])) ends[index]++;
+  });
+  const places = starts.map((start, index) => [spans[start][0], spans[ends[index] - 1][1]]);
+  const stops = sentenceEnds(characters, text, spans);
+  let sentence = 0;
+  const sentences = starts.map((start) => {
+    while (sentence < stops.length && stops[sentence] <= start) sentence++;
+    return sentence;
+  });
+  return { ids, spans: places, words: joined(characters, starts, ends, words), sentences, dropped: dropped(text, places) };
+}
+
+function joined(characters, starts, ends, numbers) {
+  const parts = [];
+  numbers.forEach((number, index) => {
+    if (index && number === numbers[index - 1]) Object.assign(parts.at(-1), { end: ends[index], count: parts.at(-1).count + 1 });
+    else parts.push({ start: starts[index], end: ends[index], count: 1 });
+  });
+  const joint = (index) => {
+    const { start, end } = parts[index] ?? {};
+    return (
+      end === start + 1 && JOINTS.has(characters[start]) && index > 0 && index + 1 < parts.length &&
+      parts[index - 1].end === start && parts[index + 1].start === end &&
+      LETTER.test(characters[start - 1]) && LETTER.test(characters[end])
+    );
+  };
+  let word = -1;
+  return parts.flatMap((part, index) => {
+    if (!joint(index) && !(index && joint(index - 1))) word++;
+    return Array(part.count).fill(word);
+  });
+}
+
+function sentenceEnds(characters, text, spans) {
+  const cleaned = characters.join("");
+  // The number of the character at each UTF-16 unit.
+  const number = [];
+  characters.forEach((character, index) => {
+    for (let unit = 0; unit < character.length; unit++) number.push(index);
+  });
+  const ends = new Set();
+  for (const match of cleaned.matchAll(END)) {
+    const stop = match.index + match[0].length;
+    const goesOn = DOTS.test(match[1]) && /^[a-z]$/.test(cleaned[stop + 1]);
+    const before = characters.slice(Math.max(0, number[match.index] - 5), number[match.index]).join("");
+    if (!goesOn && !(match[1] === "." && ABBREVIATION.test(before))) ends.add(number[stop]);
+  }
+  characters.forEach((character, index) => {
+    if (character !== " ") return;
+    const gap = text.slice(...spans[index]);
+    if (gap.includes("<") || gap.split("\n").length > 2) ends.add(index);
+  });
+  return [...ends].sort((a, b) => a - b);
+}
+
+function dropped(text, places) {
+  const found = [];
+  let reached = 0;
+  for (const [start, end] of [...places, [text.length, text.length]]) {
+    const gap = text.slice(reached, Math.max(reached, start));
+    if (gap.trim()) {
+      const first = reached + gap.length - gap.trimStart().length;
+      found.push([first, first + gap.trim().length]);
+    }
+    reached = Math.max(reached, end);
+  }
+  return found;
+}
+
+const unique = (numbers) => [...new Set(numbers)].sort((a, b) => a - b);
+
+/** For the tokens at `places`: the rows of the input `kept`, and how many words and sentences they are of. */
+export function subsets(located, places) {
+  const width = places.length + 2;
+  const rows = [new Float32Array(width).fill(1)];
+  const add = (of, alone) => {
+    for (const number of unique(places.map((place) => of[place]))) {
+      const row = new Float32Array(width).fill(alone ? 0 : 1);
+      if (alone) row[0] = row[width - 1] = 1;
+      places.forEach((place, index) => {
+        if (of[place] === number) row[index + 1] = alone ? 1 : 0;
+      });
+      rows.push(row);
+    }
+  };
+  add(located.words, false);
+  add(located.sentences, false);
+  add(located.sentences, true);
+  const kept = new Float32Array(rows.length * width);
+  rows.forEach((row, index) => kept.set(row, index * width));
+  return { kept, rows: rows.length };
+}
+
+/** `toward`, `margin`, `words`, `sentences` and `unread`, as Sentiment.explain in Python returns them. */
+export function attribute(text, located, { places, logits, subsetLogits }, labels, temperature) {
+  const order = [...logits.keys()].sort((a, b) => logits[b] - logits[a]);
+  const [toward, against] = labels.length === 2 ? [1, 0] : order;
+  const margin = (values, row) => (values[row * labels.length + toward] - values[row * labels.length + against]) / temperature;
+  const base = margin(subsetLogits, 0);
+  const extents = (numbers) => {
+    const found = new Map();
+    for (const place of places) {
+      const [start, end] = located.spans[place];
+      const [first, last] = found.get(numbers[place]) ?? [start, end];
+      found.set(numbers[place], [Math.min(first, start), Math.max(last, end)]);
+    }
+    return [...found.entries()].sort(([a], [b]) => a - b).map(([, span]) => span);
+  };
+  let row = 1;
+  const words = extents(located.words).map(([start, end]) => ({
+    word: text.slice(start, end), start, end, weight: base - margin(subsetLogits, row++),
+  }));
+  const sentences = extents(located.sentences).map(([start, end]) => ({ start, end, weight: base - margin(subsetLogits, row++), alone: 0 }));
+  for (const sentence of sentences) sentence.alone = margin(subsetLogits, row++);
+  return { toward: labels[toward], margin: margin(logits, 0), words, sentences, unread: unread(located, places) };
+}
+
+function unread(located, places) {
+  const read = new Set(places);
+  const cuts = [];
+  let open = false;
+  located.spans.forEach(([start, end], place) => {
+    if (read.has(place)) open = false;
+    else if (open) cuts.at(-1).end = end;
+    else {
+      cuts.push({ start, end, why: "cut" });
+      open = true;
+    }
+  });
+  const rest = located.dropped
+    .filter(([start, end]) => !cuts.some((cut) => cut.start <= start && end <= cut.end))
+    .map(([start, end]) => ({ start, end, why: "dropped" }));
+  return [...cuts, ...rest].sort((a, b) => a.start - b.start || a.end - b.end);
+}

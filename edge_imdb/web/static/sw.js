@@ -1,0 +1,51 @@
+// The service worker: the page's own files at its installation, bundles when they are first fetched; then all of it offline.
+// `edge-imdb web` writes the two lines that begin with const BUILD and const SHELL.
+const BUILD = "";
+const SHELL = [];
+const PAGE = `edge-imdb-page-${BUILD}`;
+const BUNDLES = "edge-imdb-bundles";
+
+self.addEventListener("install", (event) => {
+  const fresh = SHELL.map((path) => new Request(path, { cache: "reload" }));
+  event.waitUntil(caches.open(PAGE).then((cache) => cache.addAll(fresh)).then(() => self.skipWaiting()));
+});
+
+self.addEventListener("activate", (event) => {
+  const clear = async () => {
+    for (const name of await caches.keys()) if (name.startsWith("edge-imdb-page-") && name !== PAGE) await caches.delete(name);
+    await self.clients.claim();
+  };
+  event.waitUntil(clear());
+});
+
+self.addEventListener("fetch", (event) => {
+  const url = new URL(event.request.url);
+  if (event.request.method !== "GET" || url.origin !== self.location.origin) return;
+  event.respondWith(answer(event.request, url));
+});
+
+async function answer(request, url) {
+  // A file with its sha256 in its address never changes; whoever reads it removes it from here if it is not that.
+  if (url.searchParams.has("sha256")) {
+    const cache = await caches.open(BUNDLES);
+    const kept = await cache.match(request);
+    if (kept) return isolated(kept);
+    const response = await fetch(request);
+    if (response.ok) await cache.put(request, response.clone()).catch(() => {});
+    return isolated(response);
+  }
+  const page = await caches.open(PAGE);
+  const kept = await page.match(request, { ignoreSearch: true });
+  if (kept) return isolated(kept);
+  return isolated(await fetch(request));
+}
+
+// With these headers a page may use threads; a host of static files doesn't send them.
+function isolated(response) {
+  if (response.type === "opaque" || response.type === "error" || response.redirected) return response;
+  const headers = new Headers(response.headers);
+  headers.set("Cross-Origin-Opener-Policy", "same-origin");
+  headers.set("Cross-Origin-Embedder-Policy", "require-corp");
+  headers.set("Cross-Origin-Resource-Policy", "same-origin");
+  return new Response(response.body, { status: response.status, statusText: response.statusText, headers });
+}

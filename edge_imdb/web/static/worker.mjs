@@ -1,0 +1,137 @@
+// The worker: models and runs, so that the page never waits. Of reviews to explain only the newest one counts.
+
+import { FillMask, Sentiment, readFile } from "./edge-imdb.mjs";
+
+const queue = { explain: null, fill: null, rows: null };
+let busy = false;
+let site;
+let ort;
+let threads;
+let sentiment;
+let fillMask;
+
+self.addEventListener("message", ({ data }) => {
+  if (data.type === "start") start(data);
+  else {
+    queue[data.type] = data.cancel ? null : { ...data, at: 0 };
+    pump();
+  }
+});
+
+function fail(error, what) {
+  if (error.file && self.caches) caches.open("edge-imdb-bundles").then(async (cache) => {
+    // What was kept is not what it should be: the next visit fetches it anew.
+    for (const request of await cache.keys()) if (request.url.startsWith(new URL(error.file, location.href).href)) await cache.delete(request);
+  });
+  postMessage({ type: "failed", what, message: error.message ?? String(error), threads });
+}
+
+async function start(given) {
+  ({ site, threads } = given);
+  const begin = performance.now();
+  try {
+    const manifest = JSON.parse(new TextDecoder().decode(await readFile(site.bundles.sentiment, "edge.json")));
+    const wasm = "vendor/ort-wasm-simd-threaded.wasm";
+    const total = site.files[wasm].bytes + Sentiment.bytes(manifest, "explain");
+    const seen = { runtime: 0, model: 0 };
+    const progress = (part) => (bytes) => {
+      seen[part] = bytes;
+      postMessage({ type: "progress", what: "sentiment", bytes: seen.runtime + seen.model, total });
+    };
+    const runtime = async () => {
+      ort = await import("./vendor/ort.wasm.min.mjs");
+      ort.env.wasm.wasmBinary = await readFile(".", wasm, site.files[wasm], progress("runtime"));
+      ort.env.wasm.wasmPaths = new URL("./vendor/", import.meta.url).href;
+      ort.env.wasm.numThreads = threads;
+    };
+    const parts = runtime();
+    sentiment = await Sentiment.load({
+      // The runtime may come after the weights, so it is asked for when they are there.
+      ort: { get Tensor() { return ort.Tensor; }, InferenceSession: { create: async (...all) => (await parts, ort.InferenceSession.create(...all)) } },
+      model: site.bundles.sentiment,
+      manifest,
+      progress: progress("model"),
+      options: { executionProviders: ["wasm"] },
+    });
+    await parts;
+    postMessage({ type: "ready", labels: sentiment.labels, threads, ms: performance.now() - begin });
+    pump();
+  } catch (error) {
+    fail(error, "sentiment");
+  }
+}
+
+const turn = () => new Promise((resolve) => {
+  const { port1, port2 } = new MessageChannel();
+  port1.onmessage = resolve;
+  port2.postMessage(null);
+});
+
+async function pump() {
+  if (busy || !sentiment) return;
+  busy = true;
+  for (;;) {
+    // Messages that came during the last run are seen first.
+    await turn();
+    if (queue.explain) await explain(take("explain"));
+    else if (queue.fill) await fill(take("fill"));
+    else if (queue.rows) await row(queue.rows);
+    else break;
+  }
+  busy = false;
+}
+
+function take(name) {
+  const job = queue[name];
+  queue[name] = null;
+  return job;
+}
+
+async function explain({ id, text }) {
+  try {
+    const begin = performance.now();
+    const result = await sentiment.explain(text);
+    postMessage({ type: "explained", id, text, result, ms: performance.now() - begin });
+  } catch (error) {
+    if (error instanceof RangeError) postMessage({ type: "explained", id, text, result: null });
+    else fail(error, "explain");
+  }
+}
+
+async function fill({ id, text, joint }) {
+  try {
+    if (!fillMask) {
+      const manifest = JSON.parse(new TextDecoder().decode(await readFile(site.bundles["fill-mask"], "edge.json")));
+      const total = FillMask.bytes(manifest, "int8");
+      fillMask = await FillMask.load({
+        ort,
+        model: site.bundles["fill-mask"],
+        manifest,
+        progress: (bytes) => postMessage({ type: "progress", what: "fill-mask", bytes, total }),
+        options: { executionProviders: ["wasm"] },
+      });
+      // Typed on meanwhile: the newer text counts.
+      await turn();
+      if (queue.fill) return;
+    }
+    postMessage({ type: "filled", id, text, joint, result: await fillMask.fill(text, { topK: joint ? 5 : 8, joint }) });
+  } catch (error) {
+    fail(error, "fill");
+  }
+}
+
+async function row(job) {
+  const index = job.at++;
+  let result = null;
+  try {
+    result = await sentiment.label(job.texts[index]);
+  } catch (error) {
+    if (!(error instanceof RangeError)) {
+      queue.rows = null;
+      fail(error, "rows");
+      return;
+    }
+  }
+  if (queue.rows === job && job.at === job.texts.length) queue.rows = null;
+  postMessage({ type: "row", id: job.id, index, result });
+}

@@ -1,0 +1,178 @@
+"""export_run: turn a finished run into a bundle, step by step, if its graphs pass the gate.
+
+The steps are the same for both tasks: the fp32 graph, compared with PyTorch; the edge graph, calibrated and
+compared with fp32; for sentiment the early exit; the card; the manifest. What differs between the tasks is in
+SentimentTask and FillMaskTask, which are each a Task.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..bundle import GRAPHS, MANIFEST, EarlyExit, open_bundle, write_manifest
+from ..edge_graph.more import add_graphs
+from ..edge_graph.quantize import recipe_of
+from ..edge_graph.targets import TARGETS, resolve_target
+from ..edge_graph.write import write_edge
+from ..errors import BundleError, DataError, GateError
+from ..output import check_free, locked, staging
+from ..train.card import render_card
+from ..train.options import METRICS, RECORD
+from ..train.splits import fingerprint
+from .fill_mask import FillMaskTask
+from .fp32 import quiet, write_fp32
+from .options import ExportOptions
+from .sentiment import SentimentTask
+from .task import Figures, Task
+
+# The largest difference of logits allowed between PyTorch and the fp32 graph.
+TOLERANCE = 1e-4
+
+TASKS: dict[str, type[Task[Any]]] = {kind.name: kind for kind in (SentimentTask, FillMaskTask)}
+
+
+def export_run(
+    task: str,
+    source: Path,
+    target: Path,
+    options: ExportOptions = ExportOptions(),  # noqa: B008 - it is frozen
+    say: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Write the bundle of the run in ``source`` to ``target``, whole or not at all, and return ``target``.
+
+    The reviews of the run are read again, from ``options.data`` or from the run's own place: the held-out ones measure
+    the graphs, and some of train calibrate int8. ``say`` gets one line for each fact worth showing.
+
+    Raises GateError if a graph differs too much; BundleError if ``source`` isn't a finished run; OutputError,
+    InputError, DataError, HubError, UsageError.
+    """
+    options.check()
+    metrics, run_options = read_run(source, task)
+    with locked(target):
+        check_free(target, options.overwrite, "bundle", MANIFEST)
+        _export(TASKS[task](source, metrics), run_options, target, options, say)
+    return target
+
+
+def _export(
+    task: Task[Any], run_options: dict[str, Any], target: Path, options: ExportOptions, say: Callable[[str], None]
+) -> None:
+    cpu = resolve_target(options.target)
+    run_options = {**run_options, "data": options.data or run_options["data"]}
+    validation = task.read(run_options)
+    if fingerprint(validation) != task.metrics["data"]["validation_fingerprint"]:
+        raise DataError(
+            f"The reviews in {run_options['data']} are not those that the run was trained on: give the same ones with "
+            "--data."
+        )
+    with quiet(), staging(target) as folder:
+        figures: Figures = {}
+        recipe: dict[str, Any] | None = None
+        early_exit: EarlyExit | None = None
+
+        def write_edge_json() -> None:
+            behaviour = task.behaviour(folder)
+            if early_exit is not None:
+                behaviour["early_exit"] = vars(early_exit)
+            write_manifest(
+                folder,
+                task=task.name,
+                behaviour=behaviour,
+                quantization=recipe,
+                metrics=figures,
+                versions=_versions(),
+            )
+
+        say("exporting the fp32 graph")
+        write_fp32(task.source, folder, task.optimum)
+        # Without figures for now, because the runtime measures them by opening the bundle.
+        write_edge_json()
+        fp32 = task.open(folder, "fp32")
+        difference = task.difference(fp32)
+        say(f"fp32 against PyTorch: logits differ by at most {difference:.1e}")
+        if not difference <= TOLERANCE:
+            raise GateError(
+                f"The fp32 graph's logits differ from PyTorch's by {difference:.2e}, over {TOLERANCE:.0e}: nothing was "
+                "written; try other versions of torch and optimum-onnx."
+            )
+        figures["validation_fp32"] = _lasting(task.measure(fp32))
+        figures["fp32_max_difference"] = difference
+        say(f"fp32 on {task.describe(figures['validation_fp32'])}")
+
+        if options.quantize:
+            say("quantizing to int8, for the edge")
+            recipe = recipe_of(task.name, cpu)
+            write_edge(
+                task.source,
+                folder / GRAPHS["int8"],
+                task.name,
+                mask_id=task.mask_id(fp32),
+                bits=TARGETS[cpu],
+                calibration=task.calibration(fp32),
+            )
+            add_graphs(folder, task.name)
+            write_edge_json()
+            int8 = task.open(folder, "int8")
+            figures["validation_int8"] = _lasting(task.measure(int8))
+            say(f"int8 on {task.describe(figures['validation_int8'])}")
+            task.check_gate(figures["validation_fp32"], figures["validation_int8"], options)
+            early_exit = task.early_exit(int8)
+            if early_exit is not None:
+                write_edge_json()
+                figures["validation_int8_early_exit"] = _lasting(task.measure(task.open(folder, "int8")))
+                say(
+                    f"int8 with an early exit at {early_exit.length} tokens on "
+                    f"{task.describe(figures['validation_int8_early_exit'])}"
+                )
+
+        if "test" in task.metrics:
+            figures["test_pytorch"] = task.metrics["test"]
+        if options.no_fp32:
+            (folder / GRAPHS["fp32"]).unlink()
+        bundle = open_bundle(folder, task.name)
+        graphs = {
+            precision: (name, bundle.size(precision) / 2**20)
+            for precision, name in GRAPHS.items()
+            if (folder / name).exists()
+        }
+        card = render_card(task.metrics, {"figures": figures, "recipe": recipe, "graphs": graphs})
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        write_edge_json()
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
+    say(f"wrote {target} ({size:.1f} MiB)")
+
+
+def read_run(source: Path, task: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The figures and the options of a finished run of ``task``. Raises BundleError."""
+    try:
+        metrics = json.loads((source / METRICS).read_text(encoding="utf-8"))
+        run = json.loads((source / RECORD).read_text(encoding="utf-8"))
+    except OSError:
+        hint = ""
+        if source.with_name(f"{source.name}.partial").is_dir():
+            hint = f" There is an unfinished one: `edge-imdb train {task} --resume` continues it."
+        raise BundleError(
+            f"There is no finished run in {source}: make one with `edge-imdb train {task}`, or name its parent folder "
+            f"with --from.{hint}"
+        ) from None
+    except ValueError as error:
+        raise BundleError(f"The run in {source} can't be read ({error}): train it again.") from None
+    if metrics.get("task") != task:
+        raise BundleError(f"{source} is a {metrics.get('task')} run, and a {task} run is needed: give another --from.")
+    return metrics, run["hyperparameters"]
+
+
+def _lasting(figures: Figures) -> Figures:
+    """Figures without those of speed, which depend on the machine and don't belong in a bundle."""
+    return {name: value for name, value in figures.items() if not name.endswith("_per_second")}
+
+
+def _versions() -> dict[str, str]:
+    """The versions of the packages that make a bundle."""
+    names = ("onnx", "onnxruntime", "optimum", "torch", "transformers")
+    return {"edge-imdb": __version__, **{name: version(name) for name in names}}

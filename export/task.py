@@ -1,0 +1,68 @@
+"""Task: what the export of one task needs beyond the steps that all share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from ..bundle import EarlyExit
+from .options import ExportOptions
+
+# The number of train texts that calibrate the edge graph.
+CALIBRATION = 64
+
+Model = TypeVar("Model")
+Figures = dict[str, Any]
+
+
+class Task(ABC, Generic[Model]):
+    """What the export of one task needs beyond the steps that all share."""
+
+    name: ClassVar[str]
+    # The task as optimum's exporter calls it.
+    optimum: ClassVar[str]
+
+    def __init__(self, source: Path, metrics: dict[str, Any]) -> None:
+        self.source, self.metrics = source, metrics
+
+    @abstractmethod
+    def read(self, options: dict[str, Any]) -> list[str]:
+        """Read the run's reviews, by the run's options, and return the texts of its validation split."""
+
+    @abstractmethod
+    def open(self, folder: Path, precision: str) -> Model:
+        """Open the bundle in ``folder`` on the CPU, as a user would."""
+
+    @abstractmethod
+    def behaviour(self, folder: Path) -> dict[str, Any]:
+        """The fields of edge.json that the task's runtime needs."""
+
+    @abstractmethod
+    def difference(self, fp32: Model) -> float:
+        """The largest difference between the logits of the fp32 graph and PyTorch's on validation."""
+
+    @abstractmethod
+    def calibration(self, fp32: Model) -> list[Sequence[int]]:
+        """Token ids of train texts that calibrate the edge graph."""
+
+    @abstractmethod
+    def measure(self, model: Model) -> Figures:
+        """The figures of a graph on validation."""
+
+    @abstractmethod
+    def describe(self, figures: Figures) -> str:
+        """One line about figures."""
+
+    @abstractmethod
+    def check_gate(self, fp32: Figures, int8: Figures, options: ExportOptions) -> None:
+        """Raise GateError if int8 loses more than ``options`` allow."""
+
+    def mask_id(self, fp32: Model) -> int | None:
+        """The id of ``[MASK]``, if the edge graph needs it."""
+        return None
+
+    def early_exit(self, int8: Model) -> EarlyExit | None:
+        """The early exit to store in the bundle; None for none."""
+        return None

@@ -1,0 +1,74 @@
+"""The package as people install it: its wheel in an empty environment, and with the oldest versions it promises.
+
+`make test` makes both environments, .venv-wheel and .venv-oldest, once. Without them these tests skip and say so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENTS = {"wheel": ROOT / ".venv-wheel", "oldest": ROOT / ".venv-oldest"}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def run(environment: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program of one of the two environments, with none of this one's settings."""
+    folder = ENVIRONMENTS[environment]
+    if not (folder / ".installed").exists():
+        pytest.skip(f"there is no environment {folder.name}: `make {folder.name}/.installed` makes it")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "EDGE_IMDB"))}
+    program = folder / "bin" / arguments[0]
+    return subprocess.run(
+        [program, *arguments[1:]], cwd=cwd, env=kept, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.parametrize("environment", sorted(ENVIRONMENTS))
+def test_predict_and_fill_work(environment: str, tmp_path: Path) -> None:
+    label = run(environment, "edge-imdb", "predict", "great film", cwd=tmp_path)
+    assert re.fullmatch(r"pos\t0\.9\d{3}\n", label.stdout), label
+    words = run(environment, "edge-imdb", "fill", "This is a great [MASK]!", "--top-k", "2", "--json", cwd=tmp_path)
+    assert {fill["token_str"] for fill in json.loads(words.stdout)["fills"]} == {"film", "movie"}, words
+    assert not (label.stderr or words.stderr)
+
+
+@pytest.mark.parametrize("environment", sorted(ENVIRONMENTS))
+def test_the_device_gets_four_packages_and_what_they_need(environment: str, tmp_path: Path) -> None:
+    names = run(environment, "python", "-m", "pip", "list", "--format", "freeze", cwd=tmp_path).stdout.lower()
+    installed = {line.partition("==")[0].replace("_", "-") for line in names.splitlines()}
+    assert {"edge-imdb", "numpy", "onnxruntime", "tokenizers", "click"} <= installed
+    assert not installed & {"torch", "transformers", "datasets", "accelerate", "optimum", "onnx", "pandas", "pyarrow"}
+
+
+def test_the_oldest_environment_has_the_oldest_versions_that_pyproject_promises(tmp_path: Path) -> None:
+    promised = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["cpu"]]
+    wanted = dict(requirement.split(">=") for requirement in promised)
+    names = run("oldest", "python", "-m", "pip", "list", "--format", "freeze", cwd=tmp_path).stdout
+    installed = dict(line.split("==") for line in names.splitlines() if "==" in line)
+    for name, version in wanted.items():
+        assert installed[name].startswith(f"{version}."), (name, version, installed[name])
+
+
+def test_both_give_the_same_label_and_nearly_the_same_score(tmp_path: Path) -> None:
+    text = "The plot is thin but the leads are charming."
+    scores = []
+    for environment in ENVIRONMENTS:
+        done = run(environment, "edge-imdb", "predict", text, "--json", cwd=tmp_path)
+        scores.append(json.loads(done.stdout))
+    assert scores[0]["label"] == scores[1]["label"]
+    # ONNX Runtime 1.19 computes layer norms in another order than the newest.
+    assert abs(scores[0]["score"] - scores[1]["score"]) < 0.05
+
+
+def test_commands_of_a_missing_extra_name_it(tmp_path: Path) -> None:
+    for arguments, extra in ((["train"], "train"), (["export"], "export")):
+        done = run("wheel", "edge-imdb", *arguments, cwd=tmp_path)
+        assert done.returncode == 1 and f"edge-imdb[{extra}" in done.stderr and "Traceback" not in done.stderr, done

@@ -1,0 +1,606 @@
+"""The page: its modules in Node, the site, and the real page with real weights in Debian's Chromium."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import platform
+import shutil
+import socket
+import subprocess
+import threading
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import make_reviews
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from edge_imdb import FillMask, Sentiment
+from edge_imdb.bundle import EMBEDDED, MORE_GRAPHS, TOKENIZER
+from edge_imdb.errors import BundleError, OutputError
+from edge_imdb.text import clean
+from edge_imdb.web import site as site_module
+from edge_imdb.web.server import make_server
+from edge_imdb.web.site import HERE, Site, build_site, make_site, runtime_files
+from edge_imdb.web.tables import TARGET, render_tables
+
+MODELS: dict[str, Path | None] = {"sentiment": EMBEDDED / "sentiment", "fill-mask": EMBEDDED / "fill-mask"}
+NODE = shutil.which("node")
+CHROMIUM = shutil.which("chromium")
+# Where `make browser` installs onnxruntime-node.
+PACKAGES = Path(__file__).resolve().parents[1] / ".node"
+EXAMPLE = "The plot is thin but the leads are charming."
+LONG = "The first act is a delight. " + "Nothing much happens here. " * 120 + "The ending is awful, awful, awful."
+TEXTS = [
+    EXAMPLE,
+    LONG,
+    "A superb film. " * 100,
+    "<br />Caf\u00e9&nbsp;&amp; <BR>bar &lt;br&gt; &copy; \U0001f3ac na\u00efve. \u4e2d\u6587 don't 1,000 "
+    "\ud55c\uad6d \u0130stanbul \u03a3\u0391\u03a3",
+    "Mr. Smith... was not\n\nbad at all! J. K. said so.",
+]
+needs_node = pytest.mark.skipif(NODE is None, reason="Node is not installed: `make browser` installs it")
+needs_runtime = pytest.mark.skipif(
+    NODE is None or not (PACKAGES / "node_modules/onnxruntime-node").is_dir(),
+    reason="onnxruntime-node is not installed: `make browser` installs it",
+)
+
+
+def in_node(script: str, given: object, *modules: str) -> Any:
+    """What ``script`` returns; it sees ``given`` and, by their names, the page's ``modules``."""
+    imports = [f'import * as {name} from "{(HERE / "static" / file).as_uri()}";' for name, file in map(_named, modules)]
+    source = [
+        'import { readFileSync } from "node:fs";',
+        'import { createRequire } from "node:module";',
+        f"const require = createRequire({json.dumps(PACKAGES.as_uri() + '/')});",
+        *imports,
+        'const given = JSON.parse(readFileSync(0, "utf8"));',
+        f"const result = await (async () => {{ {script} }})();",
+        "process.stdout.write(JSON.stringify(result));",
+    ]
+    done = subprocess.run(
+        [str(NODE), "--input-type=module", "-e", "\n".join(source)],
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def _named(module: str) -> tuple[str, str]:
+    return module.replace("-", "_"), f"{module}.mjs"
+
+
+# Cleaning and tokens
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    found = Tokenizer.from_file(str(EMBEDDED / "sentiment" / TOKENIZER))
+    found.no_truncation()
+    found.no_padding()
+    return found
+
+
+def encoded_in_javascript(texts: list[str]) -> list[Any]:
+    file = json.dumps(str(EMBEDDED / "sentiment" / TOKENIZER))
+    script = f"""
+        const own = new tokenizer.Tokenizer(JSON.parse(readFileSync({file})));
+        return given.map((each) => {{
+          const {{ characters }} = text.cleanWithSpans(each);
+          const {{ ids, words, starts, ends }} = own.encode(characters);
+          return [characters.join(""), ids, words, starts.map((start, index) => [start, ends[index]])];
+        }});"""
+    found: list[Any] = in_node(script, texts, "text", "tokenizer")
+    return found
+
+
+def encoded_in_python(tokenizer: Tokenizer, text: str) -> list[Any]:
+    cleaned = clean(text)
+    encoding = tokenizer.encode(cleaned, add_special_tokens=False)
+    return [cleaned, encoding.ids, encoding.word_ids, [list(place) for place in encoding.offsets]]
+
+
+@needs_node
+def test_every_code_point_is_cleaned_and_tokenized_as_in_python(tokenizer: Tokenizer) -> None:
+    points = [chr(point) for point in range(0x110000)]
+    texts = ["".join(f"x{point}y " for point in points[at : at + 128]) for at in range(0, len(points), 128)]
+    for text, found in zip(texts, encoded_in_javascript(texts), strict=True):
+        assert found == encoded_in_python(tokenizer, text), ascii(text[1])
+
+
+PIECES = st.sampled_from(
+    [
+        "<br />",
+        "< / bR >",
+        "&amp;",
+        "&lt;br&gt;",
+        "&#8230;",
+        "&#x80;",
+        "&#xD800;",
+        "&#65534;",
+        "&nbsp;",
+        "&notit;",
+        "&not",
+    ]
+    + [
+        "\u0301",
+        "\u00e9",
+        "\ufeff",
+        "\u3000",
+        "\x1c",
+        "\u4e2d",
+        "\ud55c",
+        "\ud800",
+        "\x00",
+        "\u200b",
+        "\u2019",
+        "\u03a3",
+    ]
+    + ["[MASK]", "[SEP]", "[mask]", "don't", "\U00020000", "x" * 101, "Mr.", "...", " "]
+)
+
+
+@needs_node
+@given(st.lists(st.lists(st.one_of(PIECES, st.text(max_size=12)), max_size=8).map("".join), min_size=50, max_size=50))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_text_is_cleaned_and_tokenized_as_in_python(tokenizer: Tokenizer, texts: list[str]) -> None:
+    for text, found in zip(texts, encoded_in_javascript(texts), strict=True):
+        # Places may differ among several of the few marks that the tokenizer keeps, for it sorts them.
+        assert found[:3] == encoded_in_python(tokenizer, text)[:3], ascii(text)
+
+
+def test_the_tables_are_those_of_the_installed_tokenizer() -> None:
+    if not platform.python_version().startswith("3.11."):
+        pytest.skip("the tables were written with Python 3.11, which has other combining classes than later ones")
+    assert TARGET.read_text(encoding="utf-8") == render_tables()
+
+
+@needs_node
+def test_sha256_without_the_browsers_help_is_sha256() -> None:
+    lengths = [0, 1, 55, 56, 63, 64, 65, 119, 120, 1000, 100_000]
+    found = in_node(
+        """return given.map((length) => {
+          const bytes = Uint8Array.from({ length }, (_, place) => place % 251);
+          return Buffer.from(sha256.plain(bytes)).toString("hex");
+        });""",
+        lengths,
+        "sha256",
+    )
+    assert found == [sha256(bytes(place % 251 for place in range(length))).hexdigest() for length in lengths]
+
+
+@needs_node
+def test_csv_is_read_and_written_as_python_reads_and_writes_it() -> None:
+    rows = [["id", "review"], ["1", 'He said "no",\nthen left.'], ["2", " plain "], ["3", ""], ["4", "\r\n,"]]
+    written = io.StringIO()
+    csv.writer(written).writerows(rows)
+    found = in_node(
+        """const read = files.parse("x.csv", given);
+        return [read, files.render(read.columns, read.rows, [{ label: "pos", score: 0.5 }, null, null, null])];""",
+        written.getvalue(),
+        "files",
+    )
+    assert (found[0]["columns"], found[0]["rows"], found[0]["likely"]) == (rows[0], rows[1:], 1)
+    again = list(csv.reader(io.StringIO(found[1], newline="")))
+    assert again == [[*rows[0], "label", "score"], [*rows[1], "pos", "0.5000"], *([*row, "", ""] for row in rows[2:])]
+
+
+# The same results in Node
+
+
+def in_units(text: str, place: int) -> int:
+    """The UTF-16 unit at which a character stands."""
+    return len(text[:place].encode("utf-16-le")) // 2
+
+
+@needs_runtime
+def test_node_explains_bit_for_bit_as_python() -> None:
+    script = f"""
+        const ort = require("onnxruntime-node");
+        const sentiment = await edge_imdb.Sentiment.load({{ ort, model: {json.dumps(str(EMBEDDED / "sentiment"))} }});
+        const found = [];
+        for (const text of given) found.push(await sentiment.explain(text));
+        return found;"""
+    texts = [*TEXTS, *(text for text, _ in make_reviews(40))]
+    sentiment = Sentiment(EMBEDDED / "sentiment")
+    for text, found in zip(texts, in_node(script, texts, "edge-imdb"), strict=True):
+        expected = sentiment.explain(text)
+        for part in [*expected["words"], *expected["sentences"], *expected["unread"]]:
+            part["start"], part["end"] = in_units(text, part["start"]), in_units(text, part["end"])
+        # Exp may differ in its last bit, beyond the graph; the graph's own results don't.
+        assert found.pop("score") == pytest.approx(expected.pop("score"), abs=1e-15)
+        assert found == expected
+
+
+@needs_runtime
+def test_node_fills_masks_as_python() -> None:
+    script = f"""
+        const ort = require("onnxruntime-node");
+        const fill = await edge_imdb.FillMask.load({{ ort, model: {json.dumps(str(EMBEDDED / "fill-mask"))} }});
+        const found = [];
+        for (const text of given) found.push(await fill.fill(text, {{ topK: 4 }}));
+        return [found, await fill.fill("A [MASK] and [MASK] film.", {{ joint: true, topK: 2, beams: 4 }})];"""
+    texts = [
+        "This is a great [MASK]!",
+        "The [MASK] was [MASK].",
+        f"A [MASK]. {'Nothing happens. ' * 200} The [MASK] ends.",
+    ]
+    found, joint = in_node(script, texts, "edge-imdb")
+    fill = FillMask(EMBEDDED / "fill-mask")
+    for text, gaps in zip(texts, found, strict=True):
+        expected = fill(text, top_k=4)
+        expected = [expected] if isinstance(expected[0], dict) else expected
+        assert [[entry["token"] for entry in gap] for gap in gaps] == [[e["token"] for e in gap] for gap in expected]
+        for gap, rows in zip(gaps, expected, strict=True):
+            for entry, row in zip(gap, rows, strict=True):
+                assert entry["score"] == pytest.approx(row["score"], rel=1e-12)
+    together = fill("A [MASK] and [MASK] film.", joint=True, top_k=2, beams=4)
+    assert [entry["words"] for entry in joint] == [entry["token_strs"] for entry in together]
+
+
+# The site
+
+
+@pytest.fixture(scope="module")
+def page() -> Site:
+    return make_site(MODELS)
+
+
+@contextmanager
+def serving(site: Site, port: int = 0) -> Iterator[str]:
+    server = make_server(site, "127.0.0.1", port)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_vendored_files_are_those_of_their_list_and_an_altered_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sorted(runtime_files()) == ["ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm", "ort.wasm.min.mjs"]
+    shutil.copytree(HERE / "vendor", tmp_path / "vendor")
+    with (tmp_path / "vendor" / "ort.wasm.min.mjs").open("a") as file:
+        file.write("//")
+    monkeypatch.setattr(site_module, "HERE", tmp_path)
+    with pytest.raises(BundleError, match=r"ort\.wasm\.min\.mjs differs from its sha256: install edge-imdb again"):
+        runtime_files()
+
+
+def test_the_page_and_the_further_graphs_add_less_than_5_mb_to_the_wheel() -> None:
+    files = [path for path in HERE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    files += [EMBEDDED / task / graph for task in MODELS for graph in MORE_GRAPHS.values()]
+    packed = sum(len(zlib.compress(path.read_bytes())) for path in files if path.exists())
+    assert packed < 5e6
+
+
+def test_a_built_site_has_what_the_page_reads(tmp_path: Path) -> None:
+    size = build_site(tmp_path / "site", MODELS)
+    found = {
+        path.relative_to(tmp_path / "site").as_posix() for path in (tmp_path / "site").rglob("*") if path.is_file()
+    }
+    assert {"index.html", "sw.js", "site.json", "models/sentiment/onnx/model_explain.onnx", "_headers"} <= found
+    assert size == sum((tmp_path / "site" / name).stat().st_size for name in found - {"_headers"})
+    assert "Cross-Origin-Embedder-Policy: require-corp" in (tmp_path / "site" / "_headers").read_text()
+    worker = (tmp_path / "site" / "sw.js").read_text()
+    assert '"app.mjs"' in worker and 'const BUILD = ""' not in worker
+
+
+def test_a_site_replaces_only_a_site_and_only_when_told(tmp_path: Path) -> None:
+    models = {"sentiment": MODELS["sentiment"]}
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("mine")
+    with pytest.raises(OutputError, match="contains files that are not a site"):
+        build_site(other, models, overwrite=True)
+    build_site(tmp_path / "site", models)
+    with pytest.raises(OutputError, match="already contains a site"):
+        build_site(tmp_path / "site", models)
+    build_site(tmp_path / "site", models, overwrite=True)
+
+
+def test_a_bundle_of_ones_own_is_built_into_a_site_and_one_without_the_graph_is_refused(tmp_path: Path) -> None:
+    from conftest import edit_manifest
+
+    bundle = Path(shutil.copytree(EMBEDDED / "sentiment", tmp_path / "bundle"))
+    edit_manifest(bundle, labels=["thumbs down", "thumbs up"])
+    site = make_site({"sentiment": bundle})
+    assert json.loads(site.read("models/sentiment/edge.json"))["labels"] == ["thumbs down", "thumbs up"]
+    assert list(json.loads(site.read("site.json"))["bundles"]) == ["sentiment"]
+    edit_manifest(bundle, graphs={"int8": "onnx/model_edge.onnx"})
+    with pytest.raises(BundleError, match="has no explain graph, which the page runs"):
+        make_site({"sentiment": bundle})
+
+
+def test_the_server_gives_files_of_the_site_alone(page: Site) -> None:
+    with serving(page) as address:
+        with urllib.request.urlopen(address) as answer:
+            assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+            assert "connect-src 'self'" in answer.headers["Content-Security-Policy"]
+            assert b"<title>edge-imdb" in answer.read()
+        for path in ("nothing", "../site.py", "%2e%2e/site.py", "/etc/passwd", "models/sentiment/README.md"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(address + path)
+
+
+def test_a_port_that_is_taken_is_told_in_a_sentence(command: Callable[..., Any]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = command("web", "--no-browser", "--port", port)
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        f"Error: 127.0.0.1:{port} can't be had (Address already in use): give another --port or --host."
+    )
+
+
+def test_the_command_builds_and_refuses_what_contradicts_itself(command: Callable[..., Any], tmp_path: Path) -> None:
+    done = command("web", "--build", "site", "--without-fill-mask")
+    assert done.returncode == 0, done.stderr
+    assert "wrote site (38." in done.stderr
+    assert not (tmp_path / "site" / "models" / "fill-mask").exists()
+    assert "--overwrite goes with --build" in command("web", "--overwrite").stderr
+    assert "not both" in command("web", "--fill-mask", "x", "--without-fill-mask").stderr
+
+
+# In Chromium
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed: `make browser` installs it")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[dev]'")
+    with playwright.sync_playwright() as driver:
+        rules = "--host-resolver-rules=MAP lan.test 127.0.0.1"
+        found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", rules])
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def address(page: Site) -> Iterator[str]:
+    with serving(page) as found:
+        yield found
+
+
+@contextmanager
+def opened(browser: Any, address: str, ready: bool = True, **options: Any) -> Iterator[Any]:
+    """The page in a profile of its own, with no error in its console."""
+    context = browser.new_context(**options)
+    tab = context.new_page()
+    tab.set_default_timeout(60_000)
+    problems: list[str] = []
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on("console", lambda message: message.type == "error" and problems.append(message.text))
+    tab.goto(address)
+    if ready:
+        tab.locator("body[data-shown]").wait_for()
+    try:
+        yield tab
+        if ready:
+            # Chromium says so where the page comes over plain HTTP from another machine.
+            assert [line for line in problems if "header has been ignored" not in line] == []
+    finally:
+        context.close()
+
+
+def write(tab: Any, text: str) -> None:
+    """Put ``text`` into the box and wait for what the model says of it."""
+    tab.locator("#text").fill(text)
+    tab.locator(f"body[data-shown='{tab.locator('body').get_attribute('data-asked')}']").wait_for()
+
+
+def test_the_page_labels_what_is_typed_and_names_the_words(browser: Any, address: str) -> None:
+    expected = Sentiment(EMBEDDED / "sentiment").explain(EXAMPLE)
+    with opened(browser, address) as tab:
+        write(tab, EXAMPLE)
+        assert tab.locator("#label").inner_text().lower() == expected["label"]
+        assert abs(float(tab.locator("#score").inner_text().split()[0]) / 100 - expected["score"]) < 0.05
+        assert tab.locator("#unsure").is_visible()
+        assert tab.locator("#marked").inner_text() == EXAMPLE
+        assert tab.get_by_role("button", name="charming: ").get_attribute("class") == "for4"
+        assert tab.get_by_role("button", name="thin: ").get_attribute("class") == "against4"
+        write(tab, "Utterly superb, and moving.")
+        assert tab.locator("#label").inner_text() == "Pos" and not tab.locator("#unsure").is_visible()
+        write(tab, "Awful. " * 600)
+        assert tab.locator("#marked s").count() == 1
+        assert "2 threads" in tab.locator("#engine").inner_text() or "4 threads" in tab.locator("#engine").inner_text()
+        write(tab, " ")
+        assert not tab.locator("#verdict").is_visible()
+
+
+def test_a_csv_of_200_rows_gets_pythons_labels(browser: Any, address: str, tmp_path: Path) -> None:
+    reviews = (
+        [text for text, _ in make_reviews(180)]
+        + [*TEXTS, EXAMPLE.upper()]
+        + ["Good, " * n for n in range(1, 14)]
+        + [""]
+    )
+    with (tmp_path / "reviews.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["id", "review"], *([str(n), text] for n, text in enumerate(reviews))])
+    assert len(reviews) == 200
+    with opened(browser, address) as tab:
+        tab.locator("#file").set_input_files(tmp_path / "reviews.csv")
+        assert tab.locator("#job-text").inner_text() == "reviews.csv: 200 rows."
+        assert tab.locator("#column").evaluate("select => select.selectedOptions[0].text") == "review"
+        tab.locator("#go").click()
+        tab.locator("#download").wait_for(timeout=240_000)
+        assert "1 blank in" in tab.locator("#job-text").inner_text()
+        with tab.expect_download() as download:
+            tab.locator("#download").click()
+        written = Path(download.value.path()).read_bytes().decode("utf-8")
+        rows = list(csv.DictReader(io.StringIO(written, newline="")))
+        assert download.value.suggested_filename == "reviews-labelled.csv"
+    assert [row["review"] for row in rows] == reviews
+    assert (rows[-1]["label"], rows[-1]["score"]) == ("", "")
+    sentiment = Sentiment(EMBEDDED / "sentiment")
+    for row in rows[:-1]:
+        best = sentiment(row["review"])[0]
+        if best["score"] > 0.55:
+            assert row["label"] == best["label"]
+        positive = [
+            score if label == "pos" else 1 - score
+            for label, score in ((best["label"], best["score"]), (row["label"], float(row["score"])))
+        ]
+        assert math.isclose(*positive, abs_tol=0.05)
+
+
+def test_gaps_are_filled_in_the_writers_casing(browser: Any, address: str) -> None:
+    with opened(browser, address) as tab:
+        write(tab, "[MASK] was a [MASK] film.")
+        tab.locator("#gaps .gap").nth(1).locator("button").first.wait_for()
+        first = tab.locator("#gaps .gap").nth(0).locator("button").first
+        word = first.inner_text().split()[0]
+        assert word[0].isupper()
+        first.click()
+        assert tab.locator("#text").input_value() == f"{word} was a [MASK] film."
+        write(tab, "A THIN plot.")
+        tab.get_by_role("button", name="THIN: ").click()
+        tab.get_by_role("button", name="What else could stand here?").click()
+        tab.locator("#fill-title").get_by_text("Instead of “THIN”").wait_for()
+        tab.locator("#fill-text").get_by_text("Choose one").wait_for()
+        tab.locator("#gaps button").first.click()
+        assert tab.locator("#text").input_value().isupper() is False
+        assert tab.locator("#text").input_value().split()[1].isupper()
+        write(tab, "The [MASK] was [MASK].")
+        tab.locator("#joint").check()
+        tab.locator("#gaps button", has_text="…").first.wait_for()
+
+
+def test_the_page_asks_no_other_host_and_may_not(browser: Any, address: str) -> None:
+    context = browser.new_context()
+    asked: list[str] = []
+    context.on("request", lambda request: asked.append(request.url))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        tab = context.new_page()
+        tab.goto(address)
+        tab.locator("body[data-shown]").wait_for(timeout=60_000)
+        write(tab, "[MASK] film.")
+        tab.locator("#gaps button").first.wait_for(timeout=60_000)
+        assert len(asked) > 10
+        assert {url for url in asked if not url.startswith((address, f"blob:{address}"))} == set()
+        port = other.getsockname()[1]
+        tried = tab.evaluate(f"fetch('http://127.0.0.1:{port}/').then(() => 'sent', () => 'refused')")
+        other.settimeout(0.5)
+        assert tried == "refused"
+        with pytest.raises(TimeoutError):
+            other.accept()
+    context.close()
+
+
+def test_after_one_visit_the_page_works_with_its_server_dead(browser: Any, page: Site) -> None:
+    context = browser.new_context()
+    tab = context.new_page()
+    with serving(page) as address:
+        tab.goto(address)
+        tab.locator("body[data-shown]").wait_for(timeout=60_000)
+    tab.reload()
+    tab.locator("body[data-shown]").wait_for(timeout=60_000)
+    write(tab, "A superb film.")
+    assert tab.locator("#label").inner_text() == "Pos"
+    context.close()
+
+
+@pytest.mark.parametrize(
+    ("alter", "message"),
+    [
+        (lambda content: content[:-1] + bytes([content[-1] ^ 1]), "differs from its sha256 in the bundle"),
+        (lambda content: content[: len(content) // 2], "it was altered or cut short"),
+    ],
+    ids=["altered", "truncated"],
+)
+def test_weights_that_were_damaged_are_refused_in_a_sentence_and_fetched_anew(
+    browser: Any, page: Site, alter: Callable[[bytes], bytes], message: str
+) -> None:
+    name = "models/sentiment/onnx/model_quantized.onnx_data"
+    files = dict(page.files)
+    files[name] = alter(page.read(name))
+    with serving(Site(files)) as address, opened(browser, address, ready=False) as tab:
+        tab.locator("#error").wait_for()
+        assert message in tab.locator("#error").inner_text()
+        assert not tab.locator("#verdict").is_visible()
+        files[name] = page.files[name]
+        tab.wait_for_timeout(500)
+        tab.reload()
+        tab.locator("body[data-shown]").wait_for()
+
+
+def test_on_plain_http_in_a_lan_it_runs_with_one_thread(browser: Any, address: str) -> None:
+    with opened(browser, address.replace("127.0.0.1", "lan.test")) as tab:
+        assert tab.evaluate("[isSecureContext, crossOriginIsolated, Boolean(crypto.subtle)]") == [False, False, False]
+        assert "1 thread of WebAssembly" in tab.locator("#engine").inner_text()
+        write(tab, "Dreadful, dull and slow.")
+        assert tab.locator("#label").inner_text() == "Neg"
+
+
+@pytest.mark.parametrize("width", [320, 375, 1100])
+def test_nothing_overflows_at_a_phones_width(browser: Any, address: str, width: int) -> None:
+    with opened(browser, address, viewport={"width": width, "height": 700}) as tab:
+        write(tab, f"The [MASK] was {'very' * 30} good.")
+        tab.locator("#gaps button").first.wait_for()
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_words_are_reached_with_the_arrow_keys(browser: Any, address: str) -> None:
+    with opened(browser, address) as tab:
+        write(tab, EXAMPLE)
+        tab.locator("#marked button").first.focus()
+        for _ in range(3):
+            tab.keyboard.press("ArrowRight")
+        assert tab.evaluate("document.activeElement.textContent") == "thin"
+        tab.keyboard.press("Enter")
+        assert "Without “thin” the log-odds of neg" in tab.locator("#detail").inner_text()
+
+
+def test_the_newest_text_wins_and_typing_does_not_wait(browser: Any, address: str) -> None:
+    with opened(browser, address) as tab:
+        write(tab, LONG)
+        run = float(tab.locator("body").get_attribute("data-ms"))
+        before = int(tab.locator("body").get_attribute("data-shown"))
+        tab.evaluate(
+            """() => { self.shown = []; new MutationObserver(() => self.shown.push(document.body.dataset.shown))
+              .observe(document.body, { attributeFilter: ["data-shown"] });
+              self.longest = 0; new PerformanceObserver((list) => { for (const entry of list.getEntries())
+                self.longest = Math.max(self.longest, entry.duration); }).observe({ type: "longtask" }); }"""
+        )
+        tab.locator("#text").press("End")
+        tab.locator("#text").press_sequentially(" And so on, and so on.", delay=5)
+        last = tab.locator("body").get_attribute("data-asked")
+        tab.locator(f"body[data-shown='{last}']").wait_for()
+        shown = tab.evaluate("self.shown.filter((each, index, all) => each !== all[index - 1])")
+        assert shown[-1] == last
+        assert len(shown) < int(last) - before, "a text that was typed over was read all the same"
+        # A run takes longer than any task on the page's own thread.
+        assert tab.evaluate("self.longest") < max(150, run)
+
+
+def test_a_file_that_is_not_utf8_is_refused_in_a_sentence(browser: Any, address: str, tmp_path: Path) -> None:
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
+    (tmp_path / "empty.csv").write_bytes(b"text\n")
+    with opened(browser, address) as tab:
+        for name, message in [("latin.txt", "is not UTF-8"), ("empty.csv", "has no rows")]:
+            tab.locator("#file").set_input_files(tmp_path / name)
+            tab.locator("#error").get_by_text(message).wait_for()

@@ -1,0 +1,130 @@
+"""SentimentOptions and FillMaskOptions: every hyperparameter, with its default and its help text."""
+
+from __future__ import annotations
+
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+# The default checkpoint to start from, and the default data set.
+BASE = "distilbert/distilbert-base-uncased"
+DATA = "stanfordnlp/imdb"
+
+# Files of a finished run, written by train and read by export: the run's figures, whose file also marks the folder as
+# one of our runs, and its options, which --resume and export need on this machine and which contain its paths.
+METRICS = "metrics.json"
+RECORD = "run.json"
+PRECISIONS = ("auto", "bf16", "fp32")
+UNITS = ("word", "token")
+POLICIES = ("80-10-10", "mask")
+
+
+def uploaded_files(run: Path) -> list[str]:
+    """The names of a finished run's files but for its record, which has paths of this machine."""
+    return [path.name for path in sorted(run.iterdir()) if path.is_file() and path.name != RECORD]
+
+
+def option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
+    """A field of a dataclass of options: its default, its help, and what may be chosen."""
+    return field(default=default, metadata={"help": text, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of every task. Lengths are in tokens, rates are per step, ratios are from 0 to 1."""
+
+    base: str = option(BASE, "Checkpoint to start from: DistilBERT or BERT, as Hub id or folder, or an int8 bundle.")
+    data: str = option(DATA, "Training data: Hub id, folder in the Hub's layout, or .csv, .jsonl, .parquet file.")
+    test_data: str | None = option(None, "Test reviews, if --data is a single file.")
+    text_column: str = option("text", "Column that holds the reviews.")
+    delimiter: str | None = option(None, "Delimiter of a .csv or .tsv in --data.  [default: a comma, a tab]")
+    output: str = option("runs", "Folder of runs; this one is written to OUTPUT/TASK.")
+    leave_out: str | None = option(None, "File of texts (.csv, .jsonl, .parquet) to leave out of training.")
+    limit: int | None = option(None, "For a trial: use at most this many reviews of train, and of test.")
+    validation: float = option(
+        0.05, "Share of train held out to compare checkpoints; at least 100 reviews, or a fifth of a small data set."
+    )
+    epochs: float = option(3.0, "Passes over train.")
+    batch_size: int = option(32, "Reviews or chunks per batch, on each device.")
+    eval_batch_size: int = option(64, "Reviews or chunks per batch when measuring.")
+    gradient_accumulation: int = option(1, "Number of batches per step.")
+    learning_rate: float = option(5e-5, "Peak learning rate of AdamW.")
+    warmup: float = option(0.06, "Share of the steps over which the rate rises; then it falls linearly to 0.")
+    weight_decay: float = option(0.01, "Weight decay; biases and layer norms have none.")
+    adam_beta1: float = option(0.9, "AdamW's first-moment decay.")
+    adam_beta2: float = option(0.999, "AdamW's second-moment decay.")
+    adam_epsilon: float = option(1e-8, "AdamW's epsilon.")
+    max_grad_norm: float = option(1.0, "Largest norm of the gradients; larger ones are clipped to it.")
+    dropout: float = option(0.1, "Dropout on embeddings and feed-forward layers.")
+    # At 0 PyTorch uses its fused attention on a CPU. With any dropout it falls back to an attention that is far slower,
+    # and the longer the reviews, the slower it is.
+    attention_dropout: float = option(0.0, "Dropout on attention weights; above 0, training on a CPU is far slower.")
+    precision: str = option("auto", "auto uses bf16 autocast if the device supports it.", PRECISIONS)
+    seed: int = option(0, "Seed of the split, the order of the data and the initial weights.")
+    country: str = option("USA", "ISO code of the country whose electricity mix the CO2 estimate uses.")
+    push_to_hub: str | None = option(None, "Upload the finished folder to this Hub repository.")
+    resume: bool = option(False, "Continue an unfinished run.")
+    overwrite: bool = option(False, "Replace a finished run, or discard an unfinished one.")
+
+
+@dataclass(frozen=True)
+class SentimentOptions(Options):
+    """The options of ``edge-imdb train sentiment``."""
+
+    label_column: str = option(
+        "label", "Column that holds the labels: words or whole numbers, two or more different ones."
+    )
+    max_length: int = option(512, "Longest review in tokens; a longer one keeps only its head and its tail.")
+    head_ratio: float = option(0.25, "Share of the kept tokens that comes from the head.")
+    truncated_copies: int = option(
+        0,
+        "Also train on a truncated copy, of this many tokens, of each longer review, so that the early exit is more "
+        "confident; 0 turns it off.",
+    )
+    label_smoothing: float = option(0.0, "Label smoothing.")
+    classifier_dropout: float = option(0.2, "Dropout in front of the classifier.")
+    evaluations_per_epoch: int = option(2, "Checkpoints and validations per epoch; the best checkpoint is kept.")
+
+
+@dataclass(frozen=True)
+class FillMaskOptions(Options):
+    """The options of ``edge-imdb train fill-mask``. The defaults are those of DistilBERT-DeNiro."""
+
+    warmup: float = option(0.0, "Share of the steps over which the rate rises; then it falls linearly to 0.")
+    precision: str = option("fp32", "bf16 means autocast; auto uses it if the device supports it.", PRECISIONS)
+    decay: float = option(1.0, "Share of the steps, at the end, over which the rate falls linearly to 0.")
+    averaging: float = option(
+        0.0, "Use an exponential moving average of the weights, with this decay per step; 0 turns it off."
+    )
+    unsupervised: bool = option(False, "Also train on the split 'unsupervised' of --data.")
+    chunk_length: int = option(256, "Tokens per chunk; reviews are joined and cut into chunks.")
+    sentence_starts: float = option(
+        0.0, "Share of the reviews whose chunks always begin with [CLS] and the start of a sentence."
+    )
+    evaluations_per_epoch: int = option(1, "Validations per epoch; the best weights are kept.")
+    mask_probability: float = option(0.15, "Share of the words that are masked, drawn anew for every batch.")
+    mask_unit: str = option("word", "What is masked: whole words or single tokens.", UNITS)
+    mask_policy: str = option(
+        "80-10-10",
+        "What happens to the chosen words: 80 % are masked, 10 % replaced, 10 % kept; or all are masked.",
+        POLICIES,
+    )
+    checkpoint_steps: int = option(500, "Number of steps between checkpoints to resume from.")
+
+
+# These come last in a help text, after the task's own options.
+_CLOSING = ("precision", "seed", "country", "push_to_hub", "resume", "overwrite")
+
+
+def fields_in_order(kind: type[Options]) -> list[Field[Any]]:
+    """The fields of a task's options, in the order of its help text."""
+    return sorted(fields(kind), key=lambda option: option.name in _CLOSING)
+
+
+# Options that may differ when a run is resumed.
+NOT_HYPERPARAMETERS = ("output", "eval_batch_size", "country", "push_to_hub", "resume", "overwrite", "checkpoint_steps")
+
+
+def hyperparameters(options: Options) -> dict[str, Any]:
+    """The options that decide the weights."""
+    return {f.name: getattr(options, f.name) for f in fields(options) if f.name not in NOT_HYPERPARAMETERS}
