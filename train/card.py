@@ -73,8 +73,9 @@ def render_card(metrics: dict[str, Any], exported: dict[str, Any] | None = None)
 
 
 def _source(metrics: dict[str, Any], name: str) -> str:
-    """The Hub's name of the base or the data, or else the folder's."""
-    return str(metrics.get("hub", {}).get(name) or metrics["hyperparameters"][name])
+    """The Hub's name of the base or the data sets, or else the folder's."""
+    value = metrics["hyperparameters"][name]
+    return value if isinstance(value, str) else ", ".join(value[:-1]) + f" and {value[-1]}"
 
 
 def _front_matter(metrics: dict[str, Any], onnx: bool) -> str:
@@ -85,7 +86,11 @@ def _front_matter(metrics: dict[str, Any], onnx: bool) -> str:
     if "base" in hub:
         lines.append(f"base_model: {hub['base']}")
     if "data" in hub:
-        lines += ["datasets:", f"- {hub['data']}"]
+        # A run from before mixtures has one name.
+        lines += [
+            "datasets:",
+            *(f"- {name}" for name in ([hub["data"]] if isinstance(hub["data"], str) else hub["data"])),
+        ]
     lines += ["metrics:", f"- {metric}", "tags:", "- edge-imdb", *(["- onnx"] if onnx else []), "- distilbert", "---"]
     return "\n".join(lines)
 

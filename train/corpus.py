@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from ..errors import DataError, SplitError, UsageError
 from ..evaluate.datasets import Reviews, read_reviews, read_texts
 from ..tables import TABLES, is_table, iter_texts
 from ..text import clean
+from .options import sources_of
 from .splits import hold_out, sample
 
 # With fewer reviews than this, a validation figure says little: with 100 of them, an accuracy of 90 % means 82 to 95 %.
@@ -19,55 +20,134 @@ ENOUGH = 100
 
 @dataclass
 class Corpus:
-    """The reviews of a run. ``dropped`` counts the train reviews left out because they are also in the test split."""
+    """The reviews of a run. ``dropped`` counts the train reviews left out because they are also in the test split.
+
+    ``sources`` are its data sets, ``train_rows`` how many rows of train each gives, and ``origins`` which of them each
+    validation review is from, by its number. *Shape:* ``(sources,)`` twice, ``(validation,)``.
+    """
 
     train: Reviews
     validation: Reviews
     test: Reviews | None
     dropped: int
     left_out: int
+    sources: list[str]
+    train_rows: list[int]
+    origins: list[int]
 
 
 def load_corpus(options: Mapping[str, Any]) -> Corpus:
     """Read and split the reviews as ``options``, named as in SentimentOptions, say.
 
-    Validation is held out of train by text and seed; the test split is what ``test_data`` or the data set has.
-    Raises InputError, DataError or HubError.
+    The labels are those of the first data set. Validation is each data set's own split of that name or, where it has
+    none, held out of its train by text and seed. The test split is what ``test_data`` or the first data set has. No
+    text of validation or test is trained on, whichever data set it is in.
+
+    Raises InputError, DataError, HubError or UsageError.
     """
-    columns = (options["text_column"], options["label_column"])
-    data, test_data, limit, seed = options["data"], options["test_data"], options["limit"], options["seed"]
-    delimiter = options.get("delimiter")
-    reviews = read_reviews(data, "train", *columns, delimiter=delimiter)
-    test = None
-    if test_data:
-        test = read_reviews(test_data, "test", *columns, names=reviews.names, delimiter=delimiter)
-    elif not is_table(Path(data)):
-        try:
-            test = read_reviews(data, "test", *columns, names=reviews.names)
-        except SplitError:
-            # A data set without a labelled test split can still be trained on.
-            test = None
-    if len(set(reviews.labels)) < 2:
-        only = reviews.names[reviews.labels[0]]
-        raise DataError(f"Every review of {data} has the label {only!r}: give reviews with two or more labels.")
-    everything = len(reviews.texts)
-    if test is not None:
-        seen = {clean(text) for text in test.texts}
-        reviews = reviews.take([i for i, text in enumerate(reviews.texts) if clean(text) not in seen])
-    dropped = everything - len(reviews.texts)
-    if not reviews.texts:
-        raise DataError(f"Every review of {data} is also in the test reviews: give other reviews to train on.")
-    if limit is not None:
-        reviews = reviews.take(sample(reviews.texts, limit, seed))
-        test = test and test.take(sample(test.texts, limit, seed))
-    share = _held_share(len(reviews.texts), options["validation"])
-    train, held = hold_out(reviews.texts, reviews.labels, share, seed)
+    sources = sources_of(options["data"])
+    weights = _weights(options.get("weights"), sources)
+    columns = _columns(options["text_column"], sources)
+    limit, seed = options["limit"], options["seed"]
     unwanted = _left_out(options.get("leave_out"), columns[0])
-    before = len(train)
-    train = [i for i in train if clean(reviews.texts[i]) not in unwanted]
-    if len({reviews.labels[i] for i in train}) < 2:
+    names: list[str] | None = None
+    test: Reviews | None = None
+    parts: list[tuple[Reviews, Reviews]] = []
+    dropped = 0
+    for number, (data, column) in enumerate(zip(sources, columns, strict=True)):
+        where = (column, options["label_column"])
+        reviews = read_reviews(data, "train", *where, names=names, delimiter=options.get("delimiter"))
+        names = reviews.names
+        if len(set(reviews.labels)) < 2:
+            only = names[reviews.labels[0]]
+            raise DataError(f"Every review of {data} has the label {only!r}: give reviews with two or more labels.")
+        if number == 0:
+            test = _test_split(options, data, where, names)
+        seen = {clean(text) for text in test.texts} if test else set()
+        everything = len(reviews.texts)
+        reviews = reviews.take([i for i, text in enumerate(reviews.texts) if clean(text) not in seen])
+        dropped += everything - len(reviews.texts)
+        if not reviews.texts:
+            raise DataError(f"Every review of {data} is also in the test reviews: give other reviews to train on.")
+        if limit is not None:
+            reviews = reviews.take(sample(reviews.texts, limit, seed))
+        held = _optional_split(data, "validation", where, names)
+        if held is None:
+            share = _held_share(len(reviews.texts), options["validation"])
+            kept, out = hold_out(reviews.texts, reviews.labels, share, seed)
+            parts.append((reviews.take(kept), reviews.take(out)))
+        else:
+            held = held.take([i for i, text in enumerate(held.texts) if clean(text) not in seen])
+            parts.append((reviews, held.take(sample(held.texts, limit, seed)) if limit is not None else held))
+    if test is not None and limit is not None:
+        test = test.take(sample(test.texts, limit, seed))
+    assert names is not None
+    withheld = {clean(text) for _, held in parts for text in held.texts}
+    left_out = 0
+    train, validation, origins, rows = Reviews([], [], names), Reviews([], [], names), [], []
+    for number, ((reviews, held), weight) in enumerate(zip(parts, weights, strict=True)):
+        cleaned = [clean(text) for text in reviews.texts]
+        left_out += sum(text in unwanted for text in cleaned)
+        reviews = reviews.take([i for i, text in enumerate(cleaned) if text not in unwanted and text not in withheld])
+        once = len(reviews.texts)
+        times = [*range(once)] * int(weight) + sample(reviews.texts, round(weight % 1 * once), seed)
+        train = _joined(train, reviews.take(times))
+        validation = _joined(validation, held)
+        origins += [number] * len(held.texts)
+        rows.append(len(times))
+    if len(set(train.labels)) < 2:
         raise DataError("Only one label is left to train on: give more reviews, or a higher --limit.")
-    return Corpus(reviews.take(train), reviews.take(held), test, dropped, before - len(train))
+    return Corpus(train, validation, test, dropped, left_out, sources, rows, origins)
+
+
+def _joined(first: Reviews, second: Reviews) -> Reviews:
+    return Reviews(first.texts + second.texts, first.labels + second.labels, second.names)
+
+
+def _test_split(options: Mapping[str, Any], data: str, where: tuple[str, str], names: list[str]) -> Reviews | None:
+    given = options["test_data"]
+    if given:
+        return read_reviews(given, "test", *where, names=names, delimiter=options.get("delimiter"))
+    return _optional_split(data, "test", where, names)
+
+
+def _optional_split(data: str, split: str, where: tuple[str, str], names: list[str]) -> Reviews | None:
+    """A labelled split, or None where the data set has no such split, as a file never has."""
+    if is_table(Path(data)):
+        return None
+    try:
+        return read_reviews(data, split, *where, names=names)
+    except SplitError:
+        return None
+
+
+def _weights(given: str | None, sources: list[str]) -> list[float]:
+    """How often each of ``sources`` is read in an epoch. Raises UsageError."""
+    if given is None:
+        return [1.0] * len(sources)
+    try:
+        weights = [float(part) for part in given.split(",")]
+    except ValueError:
+        weights = []
+    if len(weights) != len(sources) or not all(0 < weight < 1000 for weight in weights):
+        raise UsageError(
+            f"--weights is {given!r}: give a number over 0 for each --data, here {len(sources)}, such as "
+            f"{','.join(['1'] * len(sources))}."
+        )
+    return weights
+
+
+def _columns(given: str | Sequence[str], sources: list[str]) -> list[str]:
+    """The column with the texts of each of ``sources``. Raises UsageError."""
+    columns = sources_of(given)
+    if len(columns) == 1:
+        columns *= len(sources)
+    if len(columns) != len(sources):
+        raise UsageError(
+            f"--text-column is given {len(columns)} times, and --data {len(sources)} times: give it once, or once for "
+            "each --data, in their order."
+        )
+    return columns
 
 
 @dataclass
@@ -84,18 +164,28 @@ class Texts:
 def load_texts(options: Mapping[str, Any]) -> Texts:
     """Read and split the texts as ``options``, named as in FillMaskOptions, say.
 
-    Validation is held out of the split train by text and seed; ``unsupervised`` texts are only trained on, without
-    those that are also in test or validation. Raises InputError, DataError or HubError.
+    Validation is held out of the split train of the first data set, by text and seed. Its ``unsupervised`` texts and
+    the other data sets are only trained on, without what is also in test or validation. Raises InputError, DataError,
+    HubError or UsageError.
     """
-    data, test_data, column, limit, seed = (
-        options[name] for name in ("data", "test_data", "text_column", "limit", "seed")
-    )
+    test_data, limit, seed = (options[name] for name in ("test_data", "limit", "seed"))
+    sources = sources_of(options["data"])
+    columns = _columns(options["text_column"], sources)
+    data, column = sources[0], columns[0]
     single = is_table(Path(data))
     delimiter = options.get("delimiter")
     texts = read_texts(data, "train", column, delimiter)
+    # Only trained on, as the unsupervised ones are.
+    weights = _weights(options.get("weights"), sources)
+    if weights[0] != 1:
+        raise UsageError("--weights must begin with 1: validation is held out of the first --data.")
+    more: list[str] = []
+    for other, where, weight in zip(sources[1:], columns[1:], weights[1:], strict=True):
+        found = read_texts(other, "train", where, delimiter)
+        more += found * int(weight) + [found[i] for i in sample(found, round(weight % 1 * len(found)), seed)]
     if options["unsupervised"] and single:
         raise UsageError(f"--unsupervised needs a data set with a split of that name, and {data} is a single file.")
-    unsupervised = read_texts(data, "unsupervised", column) if options["unsupervised"] else []
+    unsupervised = more + (read_texts(data, "unsupervised", column) if options["unsupervised"] else [])
     test = None
     if test_data:
         test = read_texts(test_data, "test", column, delimiter)

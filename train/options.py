@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,18 @@ class Options:
     """The options of every task. Lengths are in tokens, rates are per step, ratios are from 0 to 1."""
 
     base: str = option(BASE, "Checkpoint to start from: DistilBERT or BERT, as Hub id or folder, or an int8 bundle.")
-    data: str = option(DATA, "Training data: Hub id, folder in the Hub's layout, or .csv, .jsonl, .parquet file.")
+    data: str | tuple[str, ...] = option(
+        DATA,
+        "Training data: Hub id, folder in the Hub's layout, or .csv, .jsonl, .parquet file. Give it several times to "
+        "train on a mixture.",
+    )
+    weights: str | None = option(
+        None, "How often an epoch reads each --data, such as 1,0.5,4; 0.5 is half of its texts.  [default: once each]"
+    )
     test_data: str | None = option(None, "Test reviews, if --data is a single file.")
-    text_column: str = option("text", "Column that holds the reviews.")
+    text_column: str | tuple[str, ...] = option(
+        "text", "Column that holds the reviews; give it several times if the data sets differ, in their order."
+    )
     delimiter: str | None = option(None, "Delimiter of a .csv or .tsv in --data.  [default: a comma, a tab]")
     output: str = option("runs", "Folder of runs; this one is written to OUTPUT/TASK.")
     leave_out: str | None = option(None, "File of texts (.csv, .jsonl, .parquet) to leave out of training.")
@@ -80,6 +90,16 @@ class SentimentOptions(Options):
         0,
         "Also train on a truncated copy, of this many tokens, of each longer review, so that the early exit is more "
         "confident; 0 turns it off.",
+    )
+    spans: int = option(
+        0,
+        "Also train on a random span of each longer review, of up to this many tokens, so that parts of a review get "
+        "its label too; 0 turns it off.",
+    )
+    token_dropping: str | None = option(
+        None,
+        "Share of the tokens to keep after each layer but the last, such as 0.75,0.5,0.3,0.2,0.15: the model learns to "
+        "do without the others, and its int8 graph skips them.  [default: keep all]",
     )
     label_smoothing: float = option(0.0, "Label smoothing.")
     classifier_dropout: float = option(0.2, "Dropout in front of the classifier.")
@@ -126,5 +146,11 @@ NOT_HYPERPARAMETERS = ("output", "eval_batch_size", "country", "push_to_hub", "r
 
 
 def hyperparameters(options: Options) -> dict[str, Any]:
-    """The options that decide the weights."""
-    return {f.name: getattr(options, f.name) for f in fields(options) if f.name not in NOT_HYPERPARAMETERS}
+    """The options that decide the weights, as JSON has them."""
+    values = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in NOT_HYPERPARAMETERS}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def sources_of(data: str | Sequence[str]) -> list[str]:
+    """The data sets of a run's option ``data``, which is one name or several."""
+    return [data] if isinstance(data, str) else list(data)

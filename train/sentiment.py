@@ -21,17 +21,19 @@ from transformers import (
     set_seed,
 )
 
+from ..edge_graph.schedule import Schedule
 from ..errors import UsageError
 from ..evaluate.datasets import Reviews
 from ..metrics import accuracy, classification_metrics, fit_temperature, log_loss, softmax
-from ..text import ReviewEncoder, Truncation
+from ..text import SPECIAL, ReviewEncoder, Truncation
 from .base import load_classifier, load_tokenizer
 from .batches import GroupedByLength
 from .corpus import Corpus, about_splits, load_corpus
+from .dropping import TokenDroppingClassifier
 from .energy import EnergyMeter
 from .options import SentimentOptions, hyperparameters
 from .progress import ProgressBar, RunLog, read_log
-from .runs import Run, check_options, computes_bf16, described, has_accelerator, open_run, setting
+from .runs import Run, check_options, computes_bf16, described, has_accelerator, open_run, public_name, setting
 from .splits import fingerprint
 
 TASK = "sentiment"
@@ -51,6 +53,11 @@ def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lamb
             f"--truncated-copies is {options.truncated_copies}: it must be 0, or from 3 to under --max-length "
             f"({options.max_length})."
         )
+    if options.spans and not 8 <= options.spans <= options.max_length - SPECIAL:
+        raise UsageError(
+            f"--spans is {options.spans}: it must be 0, or from 8 to {options.max_length - SPECIAL}, which is "
+            "--max-length less two."
+        )
     with open_run(TASK, options, say, _last_checkpoint) as run:
         _train(options, run)
         return run.target
@@ -61,6 +68,7 @@ def _train(options: SentimentOptions, run: Run) -> None:
     set_seed(options.seed)
     truncation = Truncation(options.max_length, options.head_ratio)
     short = Truncation(options.truncated_copies, options.head_ratio) if options.truncated_copies else None
+    schedule = Schedule.parse(options.token_dropping) if options.token_dropping else None
     tokenizer = load_tokenizer(options.base, options.max_length)
     encoder = ReviewEncoder(tokenizer.backend_tokenizer, truncation)
     with state.main_process_first():
@@ -75,9 +83,11 @@ def _train(options: SentimentOptions, run: Run) -> None:
         options.attention_dropout,
         options.classifier_dropout,
     )
-    train_set = encode_reviews(data.train, encoder, short)
+    if schedule is not None:
+        model = TokenDroppingClassifier.of(model, schedule)
+    train_set = encode_reviews(data.train, encoder, short, options.spans, options.seed)
     # In order of length, so that a batch has almost no padding.
-    validation_set = encode_reviews(data.validation, encoder).sort("length")
+    validation_set = encode_reviews(data.validation, encoder).add_column("origin", data.origins).sort("length")
     steps_per_epoch = math.ceil(
         math.ceil(len(train_set) / (options.batch_size * state.num_processes)) / options.gradient_accumulation
     )
@@ -99,7 +109,7 @@ def _train(options: SentimentOptions, run: Run) -> None:
     device = described(arguments.device, state.num_processes, arguments.bf16)
     run.say(
         f"training {model.num_parameters() / 1e6:.1f}M parameters on {len(train_set)} reviews"
-        f"{' and truncated copies' if short else ''} for "
+        f"{' and parts of reviews' if short or options.spans else ''} for "
         f"{options.epochs:g} epochs of {steps_per_epoch} steps, {device}"
     )
     trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
@@ -111,7 +121,16 @@ def _train(options: SentimentOptions, run: Run) -> None:
         "truncation": truncation.as_dict(),
         "temperature": temperature,
         "validation": _measure(_logits(validation), validation.label_ids, temperature),
+        **({"token_dropping": list(schedule.kept)} if schedule else {}),
     }
+    if len(data.sources) > 1:
+        origins = np.array(validation_set["origin"])
+        metrics["validation_by_source"] = {
+            public_name(source): _measure(
+                _logits(validation)[origins == number], validation.label_ids[origins == number], temperature
+            )
+            for number, source in enumerate(data.sources)
+        }
     if data.test is not None:
         # The only time that the test split is read.
         run.say(f"measuring on {len(data.test.texts)} test reviews")
@@ -130,6 +149,7 @@ def _train(options: SentimentOptions, run: Run) -> None:
                 "test": len(data.test.texts) if data.test else 0,
                 "dropped_also_in_test": data.dropped,
                 "left_out": data.left_out,
+                **({"train_by_source": _by_name(data, data.train_rows)} if len(data.sources) > 1 else {}),
                 "validation_fingerprint": fingerprint(data.validation.texts),
             },
             "cost": {**cost, "country": options.country, "train_tokens": int(tokens)},
@@ -138,7 +158,20 @@ def _train(options: SentimentOptions, run: Run) -> None:
         for split in ("validation", "test"):
             if split in metrics:
                 run.say(_figures(split, metrics[split]))
-        run.finish(trainer.model, tokenizer, metrics, log, "accuracy")
+        for source, figures in metrics.get("validation_by_source", {}).items():
+            run.say(_figures(f"validation, {source}", figures))
+        trained = trainer.model
+        run.finish(
+            trained.plain() if isinstance(trained, TokenDroppingClassifier) else trained,
+            tokenizer,
+            metrics,
+            log,
+            "accuracy",
+        )
+
+
+def _by_name(corpus: Corpus, rows: list[int]) -> dict[str, int]:
+    return {public_name(source): count for source, count in zip(corpus.sources, rows, strict=True)}
 
 
 def _until(checkpoint: Path, log: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -168,6 +201,12 @@ def _last_checkpoint(partial: Path) -> Path | None:
 
 def _facts(corpus: Corpus) -> list[str]:
     facts = [f"labels: {', '.join(corpus.train.names)}"]
+    if len(corpus.sources) > 1:
+        held = [corpus.origins.count(number) for number in range(len(corpus.sources))]
+        facts += [
+            f"{source}: {rows} rows of train in an epoch, {out} of validation"
+            for (source, rows), out in zip(_by_name(corpus, corpus.train_rows).items(), held, strict=True)
+        ]
     return facts + about_splits(
         len(corpus.train.texts),
         len(corpus.validation.texts),
@@ -177,18 +216,26 @@ def _facts(corpus: Corpus) -> list[str]:
     )
 
 
-def encode_reviews(reviews: Reviews, encoder: ReviewEncoder, short: Truncation | None = None) -> Dataset:
-    """The reviews as the model reads them; with ``short`` also a truncated copy of each longer review.
+def encode_reviews(
+    reviews: Reviews, encoder: ReviewEncoder, short: Truncation | None = None, spans: int = 0, seed: int = 0
+) -> Dataset:
+    """The reviews as the model reads them, and for training parts of them with the same label.
 
-    At run time the early exit reads such a truncated review (edge_imdb.bundle.EarlyExit). A model that has only seen
-    whole reviews is less confident about it than it could be.
+    With ``short`` a truncated copy of each longer review is added: at run time the early exit reads such a review
+    (edge_imdb.bundle.EarlyExit), and a model that has only seen whole reviews is less confident about it than it could
+    be. With ``spans`` a random span of each review of more tokens is added, of a quarter of them up to ``spans``.
     """
+    draw = np.random.RandomState(seed % 2**32)
     ids, labels = [], []
     for text, label in zip(reviews.texts, reviews.labels, strict=True):
         tokens = encoder.tokens(text)
         cuts = [encoder.truncation.cut(tokens)]
         if short is not None and len(short.cut(tokens)) < len(cuts[0]):
             cuts.append(short.cut(tokens))
+        if spans and len(tokens) > spans:
+            length = draw.randint(max(1, spans // 4), spans + 1)
+            start = draw.randint(0, len(tokens) - length + 1)
+            cuts.append(tokens[start : start + length])
         ids += [encoder.frame(cut) for cut in cuts]
         labels += [label] * len(cuts)
     return Dataset.from_dict({"input_ids": ids, "labels": labels, "length": [len(row) for row in ids]})

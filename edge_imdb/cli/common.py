@@ -176,6 +176,15 @@ def dataclass_options(fields: Iterable[dataclasses.Field[Any]], hints: dict[str,
             kind = next((kind for kind in typing.get_args(hint) if kind is not types.NoneType), hint)
             if kind is bool:
                 option = click.option(flag, is_flag=True, help=text)
+            elif typing.get_origin(kind) is tuple or tuple in map(typing.get_origin, typing.get_args(hint)):
+                option = click.option(
+                    flag,
+                    multiple=True,
+                    default=(field.default,),
+                    show_default=True,
+                    callback=_one_or_several,
+                    help=text,
+                )
             else:
                 option = click.option(
                     flag,
@@ -188,6 +197,11 @@ def dataclass_options(fields: Iterable[dataclasses.Field[Any]], hints: dict[str,
         return command
 
     return decorate
+
+
+def _one_or_several(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> Any:
+    """What an option that may be given several times gave: a str where it was given once."""
+    return values[0] if len(values) == 1 else values
 
 
 def say(line: str) -> None:

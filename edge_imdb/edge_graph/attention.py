@@ -5,31 +5,82 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 
 from .builder import GraphBuilder
+from .schedule import AT_LEAST, Schedule
 
+# The input with the shares of a schedule, which may be left out: by default they are the schedule's.
+SHARES = "kept_shares"
 # The largest power of e in fp32 is about the 88th. A row of attention is refused if its sum, or the inverse of its sum,
 # times this factor leaves the range of fp32, which happens at about 61 nats. That leaves room, up to 88, for the values
 # that the row is multiplied by.
 _HEADROOM = 1e12
 
 
-def layer(graph: GraphBuilder, number: int, hidden: str, config: dict[str, Any]) -> str:
-    """A whole layer. *Shape:* ``(1, length, width)`` to the same."""
+def layer(
+    graph: GraphBuilder, number: int, hidden: str, config: dict[str, Any], schedule: Schedule | None = None
+) -> str:
+    """A whole layer. *Shape:* ``(1, length, width)`` to the same or, with a ``schedule``, to ``(1, kept, width)``."""
     name = f"distilbert.transformer.layer.{number}"
     bias = graph.key_biases.get(number)
     keys = graph.weight(f"{name}.attention.k_lin.weight").T
     query = graph.linear(hidden, f"{name}.attention.q_lin", f"{number}.q")
     key = graph.matmul(hidden, f"{name}.attention.k_lin", keys, bias, f"{number}.k")
     value = graph.linear(hidden, f"{name}.attention.v_lin", f"{number}.v")
-    context = _attention(graph, number, [query, key, value], config, near_zero=bias is not None)
+    context, shares, inverse = _attention(graph, number, [query, key, value], config, near_zero=bias is not None)
+    if schedule is not None:
+        kept = _kept(graph, number, shares, inverse, schedule)
+        context, hidden = (
+            graph.node("Gather", [states, kept], f"{number}.{name}.kept", axis=1)
+            for states, name in ((context, "context"), (hidden, "residual"))
+        )
     return _after_attention(graph, number, context, hidden, config)
 
 
-def _attention(graph: GraphBuilder, number: int, parts: list[str], config: dict[str, Any], *, near_zero: bool) -> str:
+def _kept(graph: GraphBuilder, number: int, shares: str, inverse: str, schedule: Schedule) -> str:
+    """The places of the tokens that stay, in their order. *Shape:* ``(heads, length, length)`` to ``(kept,)``.
+
+    They are ``[CLS]`` and those that receive most attention, summed over heads and queries.
+    """
+    if number == 0:
+        _counts(graph, schedule)
+    one = graph.constant("one", np.array([1]))
+    place = graph.constant(f"layer.{number}", np.array([number]))
+    # [CLS] stays anyway, so it is neither counted nor compared.
+    count = graph.node(
+        "Sub", [graph.node("Gather", ["kept.counts", place], f"{number}.count"), one], f"{number}.others"
+    )
+    received = graph.node("FusedMatMul", [inverse, shares], f"{number}.received", contrib=True, transA=1)
+    two = graph.constant("two_axes", np.array([0, 1]))
+    received = graph.node("ReduceSum", [received, two], f"{number}.received.sum", keepdims=0)
+    end = graph.constant("end", np.array([np.iinfo(np.int64).max]))
+    received = graph.node("Slice", [received, one, end], f"{number}.received.others")
+    best, ordered = f"{number}.best", f"{number}.ordered"
+    graph.several("TopK", [received, count], [f"{best}.values", best], largest=1, sorted=0)
+    # ONNX has no Sort.
+    graph.several("TopK", [best, count], [ordered, f"{ordered}.places"], largest=0, sorted=1)
+    after = graph.node("Add", [ordered, one], f"{number}.after_cls")
+    return graph.node("Concat", [graph.constant("zero", np.array([0])), after], f"{number}.kept", axis=0)
+
+
+def _counts(graph: GraphBuilder, schedule: Schedule) -> None:
+    """How many tokens stay after each layer, as ``kept.counts``, *shape:* ``(layers - 1,)``."""
+    shares = graph.constant(SHARES, np.array(schedule.kept, dtype=np.float32))
+    length = graph.node("Cast", ["length"], "kept.length", to=TensorProto.FLOAT)
+    counts = graph.node("Ceil", [graph.node("Mul", [length, shares], "kept.products")], "kept.rounded")
+    counts = graph.node("Cast", [counts], "kept.by_share", to=TensorProto.INT64)
+    least = graph.node("Min", ["length", graph.constant("at_least", np.array([AT_LEAST]))], "kept.least")
+    graph.node("Max", [counts, least], "kept.counts")
+
+
+def _attention(
+    graph: GraphBuilder, number: int, parts: list[str], config: dict[str, Any], *, near_zero: bool
+) -> tuple[str, str, str]:
     """Attention of queries, keys and values. *Shape:* three times ``(1, length, width)`` to the same.
 
-    ``near_zero`` says that the scores can go into Exp as they are.
+    Also returns the exponentials of the scores, ``(heads, length, length)``, and what makes shares of them,
+    ``(heads, length, 1)``. ``near_zero`` says that the scores can go into Exp as they are.
     """
     heads, width = config["n_heads"], config["dim"]
     size = width // heads
@@ -53,7 +104,8 @@ def _attention(graph: GraphBuilder, number: int, parts: list[str], config: dict[
     mixed = graph.node("FusedMatMul", [shares, value], f"{number}.mixed", contrib=True, transBatchB=1)
     mixed = graph.node("Mul", [mixed, inverse], f"{number}.weighted")
     mixed = graph.node("Transpose", [mixed], f"{number}.joined", perm=[1, 0, 2])
-    return graph.node("Reshape", [mixed, graph.constant("flat", np.array([1, -1, width]))], f"{number}.context")
+    context = graph.node("Reshape", [mixed, graph.constant("flat", np.array([1, -1, width]))], f"{number}.context")
+    return context, shares, inverse
 
 
 def _exponentials(graph: GraphBuilder, number: int, scores: str, *, near_zero: bool) -> tuple[str, str]:
@@ -70,7 +122,11 @@ def guarded(graph: GraphBuilder, value: str, output: str) -> str:
     """``value``, or NaN if the sum of a row of attention left the range of fp32."""
     if not graph.watched:
         return graph.node("Identity", [value], output)
-    total = graph.node("ReduceSum", [graph.node("Sum", graph.watched, "watched")], "watched.total", keepdims=0)
+    watched = graph.watched
+    if graph.has(SHARES):
+        # One number for each, because with token dropping their lengths differ.
+        watched = [graph.node("ReduceSum", [name], f"{name}.watched", keepdims=0) for name in watched]
+    total = graph.node("ReduceSum", [graph.node("Sum", watched, "watched")], "watched.total", keepdims=0)
     wide = graph.node("Mul", [total, graph.constant("headroom", np.float32(_HEADROOM))], "watched.wide")
     # 0, or NaN if it is infinite.
     nothing = graph.node("Sub", [wide, wide], "watched.nothing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -51,10 +52,18 @@ class GraphBuilder:
             self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
         return name
 
+    def has(self, name: str) -> bool:
+        """Whether there is a constant of this name."""
+        return name in self._constants
+
     def node(self, operator: str, inputs: list[str], output: str, contrib: bool = False, **attributes: Any) -> str:
         domain = CONTRIB if contrib else ""
         self._nodes.append(helper.make_node(operator, inputs, [output], name=output, domain=domain, **attributes))
         return output
+
+    def several(self, operator: str, inputs: list[str], outputs: list[str], **attributes: Any) -> None:
+        """A node with several outputs, whose name is that of the last."""
+        self._nodes.append(helper.make_node(operator, inputs, outputs, name=outputs[-1], **attributes))
 
     def quantize(self, value: str) -> list[str]:
         """Levels, scale and zero point of a value, uint8 with one scale; made only once if several nodes read them."""
@@ -109,12 +118,18 @@ class GraphBuilder:
         rows, scale = quantize_rows(matrix)
         return [self.constant(f"{name}.int8", rows), self.constant(f"{name}.scale", scale)]
 
-    def model(self, rows: str | int, columns: int) -> onnx.ModelProto:
-        """The graph so far, from ``input_ids`` to ``logits`` of this shape."""
-        ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, [1, "length"])
+    def model(self, rows: str | int, columns: int, optional: Sequence[str] = ()) -> onnx.ModelProto:
+        """The graph so far, from ``input_ids`` to ``logits`` of this shape.
+
+        ``optional`` are constants that a caller may give instead.
+        """
+        inputs = [helper.make_tensor_value_info("input_ids", TensorProto.INT64, [1, "length"])]
+        for name in optional:
+            constant = self._constants[name]
+            inputs.append(helper.make_tensor_value_info(name, constant.data_type, list(constant.dims)))
         output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [rows, columns])
         return helper.make_model(
-            helper.make_graph(self._nodes, "edge", [ids], [output], list(self._constants.values())),
+            helper.make_graph(self._nodes, "edge", inputs, [output], list(self._constants.values())),
             producer_name="edge-imdb",
             producer_version=__version__,
             ir_version=_IR,

@@ -7,8 +7,8 @@ subset. Leaving out each word in turn costs as many rows as there are words, and
 leave-one-out (Li et al. 2016, "Understanding Neural Networks through Representation Erasure", section 3) within the
 last layer.
 
-The nodes are those of the edge graph, under their names, so ``logits`` are the same bits. What follows the attention
-is copied, with the same weights, in the same file.
+The nodes are those of the edge graph, under their names, so ``logits`` are the same bits as the edge graph's when it
+keeps all tokens: here none is dropped. What follows the attention is copied, with the same weights, in the same file.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ..errors import GateError
+from .attention import SHARES
 
 # A sum of attention weights is divided by, and may be 0 where a subset leaves out all that count.
 _TINY = np.float32(1e-30)
@@ -46,6 +47,7 @@ def with_subsets(edge: onnx.ModelProto) -> onnx.ModelProto:
     model = onnx.ModelProto()
     model.CopyFrom(edge)
     graph = model.graph
+    _keep_all(graph)
     sought = [name.partition(".")[0] for node in graph.node for name in node.output if name.endswith(".sought")]
     parts = [list(tensor.dims) for tensor in graph.initializer if tensor.name == "heads"]
     labels = graph.output[0].type.tensor_type.shape.dim[-1].dim_value
@@ -84,6 +86,15 @@ def with_subsets(edge: onnx.ModelProto) -> onnx.ModelProto:
     graph.input.append(helper.make_tensor_value_info("kept", TensorProto.FLOAT, ["subsets", "length"]))
     graph.output.append(helper.make_tensor_value_info("subset_logits", TensorProto.FLOAT, ["subsets", labels]))
     return model
+
+
+def _keep_all(graph: onnx.GraphProto) -> None:
+    """Where the graph drops tokens, let it keep them all, for any of them may be asked about."""
+    for tensor in graph.initializer:
+        if tensor.name == SHARES:
+            tensor.CopyFrom(numpy_helper.from_array(np.ones(tensor.dims, dtype=np.float32), SHARES))
+    for extra in [node for node in graph.input if node.name == SHARES]:
+        graph.input.remove(extra)
 
 
 def _copy(graph: onnx.GraphProto, start: str, replacement: str, end: str) -> str:

@@ -18,6 +18,8 @@ It computes what the standard graph computes, with less work:
   the sum of a row leaves the range of fp32, the graph gives NaN, and the runtime reports an error.
 - Residual addition and layer norm are two operators, because the fused one of ONNX Runtime's CPU provider takes seven
   times as long as both. A session on this graph must leave its optimiser off, because it would fuse them again.
+- With a schedule, tokens are dropped: after the attention of a layer only those that received most of it go on, which
+  halves the work and more (``schedule.py``). What each received is one matrix product; two TopK choose and order them.
 - Queries, keys and values share one quantization of their input. The embedding matrix is stored once, in int8 with a
   scale for each row; in fill-mask it is both the lookup at the bottom and the projection at the top.
 
@@ -41,10 +43,11 @@ from safetensors.numpy import load_file
 
 from ..bundle import DATA_SUFFIX
 from ..errors import GateError, UsageError
-from .attention import guarded, layer, layer_at
+from .attention import SHARES, guarded, layer, layer_at
 from .builder import GraphBuilder
 from .calibrate import calibrate
 from .quantize import LEVELS
+from .schedule import Schedule
 from .targets import TARGETS
 
 
@@ -56,6 +59,7 @@ def write_edge(
     mask_id: int | None = None,
     bits: int | None = TARGETS["portable"],
     calibration: Iterable[Sequence[int]] = (),
+    schedule: Schedule | None = None,
 ) -> None:
     """Write the edge graph of the DistilBERT in the folder ``source`` (config.json, model.safetensors) to ``target``.
 
@@ -67,7 +71,12 @@ def write_edge(
     ``calibration`` has texts, as token ids, that show which channels are outliers and how large attention scores get.
     Without them no channel is treated as an outlier, and every layer subtracts its largest scores.
 
-    Raises GateError if the checkpoint isn't a DistilBERT of ``task``, or if this graph can't express it.
+    With a ``schedule``, which is for sentiment alone, tokens are dropped from layer to layer. The graph then has a
+    second input, ``kept_shares``, fp32, *shape:* ``(layers - 1,)``, which may be left out: with ones in it, all tokens
+    stay.
+
+    Raises UsageError if the schedule doesn't fit the model, GateError if the checkpoint isn't a DistilBERT of ``task``,
+    or if this graph can't express it.
     """
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     weights = {name: tensor.astype(np.float32) for name, tensor in load_file(source / "model.safetensors").items()}
@@ -76,12 +85,16 @@ def write_edge(
             f"{source} is a {config.get('model_type')} with activation {config.get('activation')!r}, and the int8 "
             "graph needs a DistilBERT with gelu or relu: export without --quantize."
         )
+    if schedule is not None:
+        schedule.check(config["n_layers"])
+        if task != "sentiment":
+            raise UsageError("A schedule of token dropping is for sentiment alone: leave it out.")
     graph = GraphBuilder(weights, bits)
     texts = list(calibration)
     if texts:
         exact = build(GraphBuilder(weights, None), config, task, mask_id)
         graph = GraphBuilder(weights, bits, *calibrate(exact, texts, config))
-    _save(build(graph, config, task, mask_id), target)
+    _save(build(graph, config, task, mask_id, schedule), target)
 
 
 def _save(model: onnx.ModelProto, target: Path) -> None:
@@ -94,15 +107,22 @@ def _save(model: onnx.ModelProto, target: Path) -> None:
     data.chmod(target.stat().st_mode)
 
 
-def build(graph: GraphBuilder, config: dict[str, Any], task: str, mask_id: int | None) -> onnx.ModelProto:
+def build(
+    graph: GraphBuilder,
+    config: dict[str, Any],
+    task: str,
+    mask_id: int | None,
+    schedule: Schedule | None = None,
+) -> onnx.ModelProto:
     hidden = _embeddings(graph)
     last = config["n_layers"] - 1
     for number in range(last):
-        hidden = layer(graph, number, hidden, config)
+        hidden = layer(graph, number, hidden, config, schedule)
     if task == "sentiment":
         span = [graph.constant(name, np.array([n])) for name, n in (("zero", 0), ("one", 1), ("axis_1", 1))]
         rows = graph.node("Slice", [hidden, *span], "cls")
-        return graph.model(*_classifier(graph, layer_at(graph, last, hidden, rows, config)))
+        optional = [SHARES] if schedule is not None and last else []
+        return graph.model(*_classifier(graph, layer_at(graph, last, hidden, rows, config)), optional)
     if mask_id is None:
         raise UsageError("A fill-mask graph needs mask_id, the token id of [MASK].")
     rows = _mask_rows(graph, hidden, mask_id, config)

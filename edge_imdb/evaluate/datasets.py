@@ -42,7 +42,8 @@ def read_reviews(
     or a Hub id, both read with ``datasets``. Labels may be words or whole numbers, which CSV has no way to tell apart:
     where all are whole numbers, they count as numbers. ``names`` gives the labels in their
     order, so that a second file uses the numbers of the first; without it, the data's own names in sorted order,
-    numbers by their size. ``delimiter`` separates the fields of CSV.
+    numbers by their size. A name that the data set declares counts as one of ``names`` too if one begins the other, as
+    ``neg`` begins ``negative``. ``delimiter`` separates the fields of CSV.
 
     Raises InputError (file), DataError (content) or HubError (no such data set, no network).
     """
@@ -144,6 +145,12 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def _known_as(word: str, names: Sequence[str] | None) -> str:
+    """The label among ``names`` that a data set calls ``word``: itself, or the one that begins it, as neg negative."""
+    found = [name for name in names or () if word.startswith(name) or name.startswith(word)]
+    return found[0] if len(found) == 1 and word not in (names or ()) else word
+
+
 def _with_indices(
     source: str, texts: list[str], raw: list[Any], own: list[str] | None, names: Sequence[str] | None
 ) -> Reviews:
@@ -155,7 +162,7 @@ def _with_indices(
     if own is not None:
         if min(raw) < 0:
             raise SplitError(f"{source} has no labels (label {min(raw)}): use a labelled split, such as train or test.")
-        words = [own[label] for label in raw]
+        words = [_known_as(own[label], names) for label in raw]
     else:
         words = [str(label) for label in raw]
         if names is not None and all(isinstance(label, int) for label in raw) and not set(words) <= set(names):
