@@ -7,6 +7,7 @@ isn't installed raises ImportError; the benchmark then says so and continues wit
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import logging
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+PREVIOUS = "edge-imdb int8, previous bundle"
 
 OURS = "edge-imdb int8"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -40,7 +43,8 @@ class Setting:
     """What contenders are opened on.
 
     ``bundle`` is ours, ``checkpoint`` a folder with the same model in fp32, and ``scratch`` a folder for what is built
-    from it. ``texts`` and ``labels`` are train reviews, for calibration and for the linear model.
+    from it. ``texts`` and ``labels`` are train reviews, for calibration and for the linear model. ``previous`` is an
+    older bundle of ours to compare with.
     """
 
     bundle: Path
@@ -48,6 +52,7 @@ class Setting:
     scratch: Path
     texts: Sequence[str]
     labels: Sequence[int]
+    previous: Path | None = None
 
 
 def open_contender(name: str, setting: Setting, threads: int) -> Contender:
@@ -82,10 +87,13 @@ def _ours(setting: Setting, threads: int, exact: bool = False) -> Contender:
 
 
 def _exact(setting: Setting, threads: int) -> Contender:
-    contender = _ours(setting, threads, exact=True)
-    # On token ids both are the same.
-    contender.run = None
-    return contender
+    return _ours(setting, threads, exact=True)
+
+
+def _previous(setting: Setting, threads: int) -> Contender:
+    if setting.previous is None:
+        raise ImportError("an older bundle: give --previous")
+    return _ours(dataclasses.replace(setting, bundle=setting.previous), threads)
 
 
 def _torch_model(setting: Setting, threads: int) -> Any:
@@ -280,6 +288,7 @@ def _linear(setting: Setting, threads: int) -> Contender:
 CONTENDERS: dict[str, Callable[[Setting, int], Contender]] = {
     OURS: _ours,
     "edge-imdb int8, --exact": _exact,
+    PREVIOUS: _previous,
     "transformers pipeline (PyTorch eager)": _eager,
     "transformers pipeline (torch.compile)": _compiled,
     "optimum, fp32": _optimum_fp32,

@@ -31,6 +31,7 @@ import numpy as np
 from contenders import (
     CONTENDERS,
     OURS,
+    PREVIOUS,
     Contender,
     Setting,
     bundle_checkpoint,
@@ -50,6 +51,7 @@ EAGER = "transformers pipeline (PyTorch eager)"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="our bundle; by default the one that edge-imdb info shows")
+    parser.add_argument("--previous", type=Path, help="an older bundle of ours to compare with")
     parser.add_argument("--checkpoint", type=Path, help="the run that the bundle was exported from, for the peers")
     parser.add_argument("--dim", type=int, help="compare 6 layers of this width with random weights, ours too")
     parser.add_argument("--data", help="Hub id, folder or file of reviews; adds the benchmark on reviews")
@@ -90,9 +92,11 @@ def measure_all(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
             checkpoint = bundle
             left_out = {name: f"needs {error.name}" for name in CONTENDERS if not name.startswith("edge-imdb")}
     texts, labels, test = read_data(options.data, options.reviews, bundle) if options.data else ([], [], [])
-    setting = Setting(bundle, checkpoint, scratch, texts, labels)
+    setting = Setting(bundle, checkpoint, scratch, texts, labels, options.previous)
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     names = [n for n in CONTENDERS if not options.only or n == OURS or any(w in n for w in options.only.split(","))]
+    if options.previous is None:
+        names = [name for name in names if name != PREVIOUS]
     report: dict[str, Any] = {
         "machine": describe(),
         "model": {
@@ -134,7 +138,8 @@ def measure_all(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         for name in with_bar(list(report["mib"]), "memory"):
             place = large if name == FULL_SIZE else setting
             assert place is not None
-            folders = json.dumps([str(place.bundle), str(place.checkpoint), str(place.scratch)])
+            previous = None if place.previous is None else str(place.previous)
+            folders = json.dumps([str(place.bundle), str(place.checkpoint), str(place.scratch), previous])
             out = subprocess.run(
                 [sys.executable, __file__, "--probe", EAGER if name == FULL_SIZE else name, folders],
                 capture_output=True,
@@ -147,8 +152,10 @@ def measure_all(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 
 def probe(name: str, folders: str) -> None:
     """Print the peak memory of a process that opens a contender, built before, and labels a review."""
-    bundle, checkpoint, scratch = map(Path, json.loads(folders))
-    contender = open_contender(name, Setting(bundle, checkpoint, scratch, ["", ""], [0, 1]), 2)
+    *places, previous = json.loads(folders)
+    bundle, checkpoint, scratch = map(Path, places)
+    setting = Setting(bundle, checkpoint, scratch, ["", ""], [0, 1], None if previous is None else Path(previous))
+    contender = open_contender(name, setting, 2)
     contender.read("What a film! " * 40)
     print(peak_mib())
 

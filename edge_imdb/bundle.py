@@ -30,6 +30,8 @@ MORE_GRAPHS = {"explain": "onnx/model_explain.onnx", "batch": "onnx/model_quanti
 DATA_SUFFIX = "_data"
 # The one file with the weights of all int8 graphs, under the name that transformers.js looks for.
 WEIGHTS = MORE_GRAPHS["batch"] + DATA_SUFFIX
+# An input of an int8 graph that drops tokens, which may be left out: the share to keep after each layer but the last.
+KEPT_SHARES = "kept_shares"
 ENVIRONMENT = "EDGE_IMDB_MODELS"
 EMBEDDED = Path(__file__).parent / "models"
 # A manifest has a few KiB; anything far larger isn't one.
@@ -54,8 +56,9 @@ class Bundle:
     """A bundle whose manifest is read and checked, and whose files are not opened yet.
 
     A fill-mask bundle has no ``labels``, its ``temperature`` is 1, and of ``truncation`` it uses only the length. If
-    ``early_exit`` is None, every review is read once, at full length. ``digest`` is the manifest's sha256, which
-    identifies the whole bundle, because it covers the hashes of all files. ``metrics``, ``quantization`` and
+    ``early_exit`` is None, every review is read once, at full length. ``token_dropping`` has the share of the tokens
+    that the int8 graph keeps after each layer but the last; None if it keeps all. ``digest`` is the manifest's sha256,
+    which identifies the whole bundle, because it covers the hashes of all files. ``metrics``, ``quantization`` and
     ``versions`` are for people to read.
     """
 
@@ -65,6 +68,7 @@ class Bundle:
     truncation: Truncation
     temperature: float
     early_exit: EarlyExit | None
+    token_dropping: tuple[float, ...] | None
     graphs: dict[str, str]
     files: dict[str, dict[str, Any]]
     digest: str
@@ -195,7 +199,7 @@ def _parse(path: Path, record: Any, task: str | None) -> Bundle:
         raise ValueError(f"'task' is {found!r:.80}")
     if found != (task or found):
         raise BundleError(f"{path} is a {found} bundle, and a {task} bundle is needed: give another one with --model.")
-    labels, temperature, early_exit = [], 1.0, None
+    labels, temperature, early_exit, token_dropping = [], 1.0, None, None
     strategy, head_ratio = "window", 0.5
     if found == "sentiment":
         labels = _get(record, "labels", list)
@@ -204,6 +208,8 @@ def _parse(path: Path, record: Any, task: str | None) -> Bundle:
         temperature = _temperature(_get(record, "calibration", dict))
         if record.get("early_exit") is not None:
             early_exit = _early_exit(_get(record, "early_exit", dict))
+        if record.get("token_dropping") is not None:
+            token_dropping = _token_dropping(_get(record, "token_dropping", dict))
         strategy, head_ratio = "head+tail", _get(_get(record, "truncation", dict), "head_ratio", (int, float))
     cut = _get(record, "truncation", dict)
     if _get(cut, "strategy", str) != strategy:
@@ -232,6 +238,7 @@ def _parse(path: Path, record: Any, task: str | None) -> Bundle:
         truncation=Truncation(max_length, float(head_ratio)),
         temperature=temperature,
         early_exit=early_exit,
+        token_dropping=token_dropping,
         graphs=graphs,
         files=files,
         digest=record["sha256"],
@@ -255,6 +262,14 @@ def _early_exit(record: Any) -> EarlyExit:
     return EarlyExit(length, _temperature(record), float(threshold))
 
 
+def _token_dropping(record: Any) -> tuple[float, ...]:
+    kept = _get(record, "kept", list)
+    numbers = [share for share in kept if isinstance(share, (int, float)) and not isinstance(share, bool)]
+    if len(numbers) != len(kept) or len(kept) > 1000 or not all(0 < share <= 1 for share in numbers):
+        raise ValueError(f"'token_dropping' is {record!r:.80}")
+    return tuple(float(share) for share in numbers)
+
+
 def write_manifest(
     folder: Path,
     *,
@@ -267,7 +282,7 @@ def write_manifest(
     """Write edge.json for the files in ``folder``, and check that it can be read back.
 
     ``behaviour`` holds the fields that a task's runtime needs: ``labels``, ``truncation``, ``calibration`` and possibly
-    ``early_exit`` for sentiment, ``truncation`` for fill-mask.
+    ``early_exit`` and ``token_dropping`` for sentiment, ``truncation`` for fill-mask.
     """
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     record = {

@@ -1,4 +1,7 @@
-"""softmax, accuracy, macro_f1, log_loss, calibration_error, fit_temperature: with NumPy only, used everywhere."""
+"""The figures of a classifier, and the temperature that calibrates it: with NumPy only, used everywhere.
+
+softmax, accuracy, macro_f1, log_loss, calibration_error, coverage_curve, fit_temperature, classification_metrics.
+"""
 
 from __future__ import annotations
 
@@ -50,6 +53,24 @@ def calibration_error(probabilities: Floats, labels: Ints, bins: int = 15) -> fl
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = [abs(correct[which == b].mean() - confidence[which == b].mean()) * (which == b).mean() for b in set(which)]
     return float(np.sum(gaps))
+
+
+COVERAGE_AT = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+
+
+def coverage_curve(probabilities: Floats, labels: Ints) -> list[dict[str, float]]:
+    """For each of COVERAGE_AT as the least score: the share of rows that reach it, and the accuracy on those.
+
+    Source: Geifman and El-Yaniv 2017, "Selective Classification for Deep Neural Networks", section 2. Accuracy is 1
+    where no row reaches the score. *Shape:* ``(rows, classes)`` and ``(rows,)``.
+    """
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    curve = []
+    for least in COVERAGE_AT:
+        sure = confidence >= least
+        right = float(correct[sure].mean()) if sure.any() else 1.0
+        curve.append({"min_score": least, "coverage": float(sure.mean()), "accuracy": right})
+    return curve
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: Ints, low: float = 0.1, high: float = 10.0) -> float:

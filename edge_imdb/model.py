@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import CONFIG, EMBEDDED, MANIFEST, TOKENIZER, Bundle, find_bundle, open_bundle
+from .bundle import CONFIG, EMBEDDED, KEPT_SHARES, MANIFEST, TOKENIZER, Bundle, find_bundle, open_bundle
 from .errors import BundleError, UsageError
 from .hub import is_repository
 from .session import choose_provider, open_session, usable_cores
@@ -78,6 +78,8 @@ class Model:
         self._subsets: onnxruntime.InferenceSession | None = None
         self._lock = threading.Lock()
         self._forked = False
+        # What each run of the session gets besides the text.
+        self._always: dict[str, NDArray[Any]] = {}
         _models.add(self)
         self.output = self._check_graph(self.session)
         self.provider = str(self.session.get_providers()[0])
@@ -178,6 +180,19 @@ class Model:
             )
         return list(outputs[0].shape)
 
+    def keep_all(self) -> None:
+        """Have the int8 graph drop no tokens, if it would. Raises BundleError if it isn't what the manifest says."""
+        assert self.session is not None
+        if self.bundle.token_dropping is None or self.precision != "int8":
+            return
+        ones = np.ones(len(self.bundle.token_dropping), dtype=np.float32)
+        optional = {node.name: node.shape for node in self.session.get_overridable_initializers()}
+        if optional.get(KEPT_SHARES) != [len(ones)]:
+            raise BundleError(
+                f"The graph of {self.bundle.path} doesn't drop tokens as its manifest says: export the bundle again."
+            )
+        self._always = {KEPT_SHARES: ones}
+
     def run(self, ids: Sequence[int] | NDArray[np.integer]) -> NDArray[np.float32]:
         """The logits of one text. *Shape:* ``(length,)`` to what the graph gives for a batch of one.
 
@@ -189,7 +204,7 @@ class Model:
         # One text per run and no padding, so that a score can't depend on other texts.
         row = np.asarray([ids], dtype=np.int64)
         feed = {"input_ids": row, "attention_mask": np.ones_like(row)} if self._masked else {"input_ids": row}
-        return self._outputs(session, ["logits"], feed)[0]
+        return self._outputs(session, ["logits"], {**feed, **self._always})[0]
 
     def run_subsets(
         self, ids: Sequence[int], kept: NDArray[np.float32]

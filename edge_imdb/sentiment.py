@@ -21,8 +21,11 @@ TASK = "sentiment"
 _UNSET: Any = object()
 
 
+UNSURE = "unsure"
+
+
 class Label(TypedDict):
-    """A label and its calibrated probability."""
+    """A label and its calibrated probability; the label is ``"unsure"`` if the score is under ``min_score``."""
 
     label: str
     score: float
@@ -46,10 +49,14 @@ class Sentiment(Pipeline):
         threads: number of threads per text; None means one per physical core that this process may use.
         precision: ``int8``, ``fp32`` or ``auto``. ``auto`` prefers int8 on a CPU and fp32 elsewhere, and takes the
             other one if the bundle has only that.
-        exact: never use the early exit. Without it, a long review is first cut to ``bundle.early_exit.length`` tokens,
-            and if that gives a score of at least ``threshold``, the rest is not read.
+        exact: do all the work: no early exit, and no token is dropped on the way through the layers. Without it, a long
+            review is first cut to ``bundle.early_exit.length`` tokens, and if that gives a score of at least
+            ``threshold``, the rest is not read; and after each layer the graph keeps only the share of the tokens
+            in ``bundle.token_dropping``. Each applies if the bundle has it.
         sliding_windows: read all of a review that is longer than the model's maximum, in windows of equal length, and
             average their logits. There is no early exit then.
+        min_score: a text whose best score is lower gets the label ``"unsure"``, with that score; 0 never says so. It
+            leaves ``top_k`` and ``probabilities`` as they are.
 
     Raises BundleError, HubError, ProviderError, UsageError or MissingDependencyError.
     """
@@ -64,10 +71,16 @@ class Sentiment(Pipeline):
         precision: str = "auto",
         exact: bool = False,
         sliding_windows: bool = False,
+        min_score: float = 0.0,
     ) -> None:
-        behaviour = {"exact": exact, "sliding_windows": sliding_windows}
+        if isinstance(min_score, bool) or not isinstance(min_score, (int, float)) or not 0 <= min_score <= 1:
+            raise UsageError(f"min_score is {min_score!r}: it must be a number from 0 to 1.")
+        self._min_score = min_score
+        behaviour = {"exact": exact, "sliding_windows": sliding_windows, "min_score": min_score}
         super().__init__(TASK, model, revision, provider, threads, precision, behaviour)
         self._encoder = ReviewEncoder(self._model.tokenizer, self.bundle.truncation, copy=False)
+        if exact:
+            self._model.keep_all()
         self._sliding_windows = sliding_windows
         self._first = None if exact or sliding_windows else self.bundle.early_exit
         # No cut keeps more ids than this of a review.
@@ -195,7 +208,8 @@ class Sentiment(Pipeline):
 
         A weight is by how much the margin falls when the model, in its last layer, leaves that word or sentence out.
         ``alone`` is the margin when it reads that sentence alone there. Source: ``edge_graph/subsets.py``. It is done
-        in int8, in the run that gives the label, whatever ``precision`` is.
+        in int8, in the run that gives the label, whatever ``precision`` is. No token is dropped in that run, since any
+        may be asked about: if the bundle drops tokens, label and score are those of a call with ``exact``.
 
         Raises InputError if the text is blank, BundleError if the bundle has no graph for it.
         """
@@ -217,7 +231,7 @@ class Sentiment(Pipeline):
                 temperature = self.bundle.temperature
                 scores = softmax(found.read(self.bundle.truncation.cut(places)), temperature)
         best = int(np.argsort(-scores, kind="stable")[0])
-        ranked = {"label": self.bundle.labels[best], "score": float(scores[best])}
+        ranked = self._best([{"label": self.bundle.labels[best], "score": float(scores[best])}])
         return {**ranked, **found.result(text, self.labels, temperature)}
 
     def stream(self, texts: Iterable[Text | None], workers: int = 1, *, errors: Errors = "raise") -> Iterator[Label]:
@@ -228,7 +242,14 @@ class Sentiment(Pipeline):
         of its own. Raises InputError as a call does, and takes ``errors`` as it does.
         """
         instead = (lambda: [_nothing()]) if check_errors(errors) else None
-        return (ranked[0] for ranked in each(self._ranked, texts, workers, instead))
+        return (self._best(ranked) for ranked in each(self._ranked, texts, workers, instead))
+
+    def _best(self, ranked: list[Label]) -> Label:
+        first = ranked[0]
+        # A null has no score.
+        if first["score"] is not None and first["score"] < self._min_score:
+            return {"label": UNSURE, "score": first["score"]}
+        return first
 
     def _ranked(self, text: str) -> list[Label]:
         scores = self._probabilities(text)
@@ -326,10 +347,14 @@ class Sentiment(Pipeline):
                 if not null:
                     raise
                 ranked = [_nothing()]
+            if best:
+                ranked = [self._best(ranked)]
             return ranked[0] if best and isinstance(inputs, Mapping) else ranked
         instead = (lambda: [_nothing()]) if null else None
         texts = cast(Iterable[object], inputs)
-        several = (found[0] if best else found[:count] for found in each(self._ranked, texts, workers, instead))
+        several = (
+            self._best(found) if best else found[:count] for found in each(self._ranked, texts, workers, instead)
+        )
         return several if isinstance(inputs, Iterator) else list(several)
 
 

@@ -33,7 +33,7 @@ class FillMaskTask(Task[FillMask]):
         self._train, self._validation = texts.train, texts.validation
         return texts.validation
 
-    def open(self, folder: Path, precision: str) -> FillMask:
+    def open(self, folder: Path, precision: str, exact: bool = False) -> FillMask:
         return FillMask(folder, provider="cpu", precision=precision)
 
     def behaviour(self, folder: Path) -> dict[str, Any]:

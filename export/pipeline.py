@@ -114,13 +114,19 @@ def _export(
                 mask_id=task.mask_id(fp32),
                 bits=TARGETS[cpu],
                 calibration=task.calibration(fp32),
+                schedule=task.schedule,
             )
             add_graphs(folder, task.name)
             write_edge_json()
-            int8 = task.open(folder, "int8")
+            int8 = task.open(folder, "int8", exact=True)
             figures["validation_int8"] = _lasting(task.measure(int8))
             say(f"int8 on {task.describe(figures['validation_int8'])}")
             task.check_gate(figures["validation_fp32"], figures["validation_int8"], options)
+            if task.schedule is not None:
+                int8 = task.open(folder, "int8")
+                figures["validation_int8_token_dropping"] = _lasting(task.measure(int8))
+                say(f"int8 with token dropping on {task.describe(figures['validation_int8_token_dropping'])}")
+                task.check_gate(figures["validation_fp32"], figures["validation_int8_token_dropping"], options)
             early_exit = task.early_exit(int8)
             if early_exit is not None:
                 write_edge_json()

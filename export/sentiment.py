@@ -11,10 +11,12 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from ..bundle import EarlyExit
+from ..edge_graph.schedule import Schedule
 from ..errors import GateError
 from ..evaluate.figures import evaluate_sentiment
 from ..sentiment import TASK, Sentiment
 from ..train.corpus import load_corpus
+from ..train.runs import public_name
 from ..train.splits import sample
 from .early_exit import choose_early_exit
 from .options import ExportOptions
@@ -33,10 +35,16 @@ class SentimentTask(Task[Sentiment]):
     def read(self, options: dict[str, Any]) -> list[str]:
         corpus = load_corpus(options)
         self._train, self._validation = corpus.train, corpus.validation
+        self._groups = [str(public_name(corpus.sources[origin])) for origin in corpus.origins]
         return corpus.validation.texts
 
-    def open(self, folder: Path, precision: str) -> Sentiment:
-        return Sentiment(folder, provider="cpu", precision=precision)
+    def open(self, folder: Path, precision: str, exact: bool = False) -> Sentiment:
+        return Sentiment(folder, provider="cpu", precision=precision, exact=exact)
+
+    @property
+    def schedule(self) -> Schedule | None:
+        kept = self.metrics.get("token_dropping")
+        return None if kept is None else Schedule(tuple(kept))
 
     def behaviour(self, folder: Path) -> dict[str, Any]:
         return {
@@ -44,6 +52,7 @@ class SentimentTask(Task[Sentiment]):
             "truncation": self.metrics["truncation"],
             "calibration": {"method": "temperature", "temperature": self.metrics["temperature"]},
             "early_exit": None,
+            "token_dropping": None if self.schedule is None else {"kept": list(self.schedule.kept)},
         }
 
     @torch.no_grad()
@@ -61,12 +70,15 @@ class SentimentTask(Task[Sentiment]):
         return [fp32.encode(texts[i]) for i in sample(texts, CALIBRATION, seed=0)]
 
     def measure(self, model: Sentiment) -> Figures:
-        return evaluate_sentiment(model, self._validation)
+        return evaluate_sentiment(model, self._validation, groups=self._groups)
 
     def describe(self, figures: Figures) -> str:
+        groups = "; ".join(
+            f"{name} {100 * group['accuracy']:.2f} %" for name, group in figures.get("groups", {}).items()
+        )
         return (
-            f"{figures['reviews']} validation reviews: accuracy {100 * figures['accuracy']:.2f} %, "
-            f"log loss {figures['log_loss']:.4f}"
+            f"{figures['reviews']} validation reviews: accuracy {100 * figures['accuracy']:.2f} %"
+            f"{f' ({groups})' if groups else ''}, log loss {figures['log_loss']:.4f}"
         )
 
     def check_gate(self, fp32: Figures, int8: Figures, options: ExportOptions) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from ..bundle import EarlyExit
+from ..edge_graph.schedule import Schedule
 from .options import ExportOptions
 
 # The number of train texts that calibrate the edge graph.
@@ -32,8 +33,8 @@ class Task(ABC, Generic[Model]):
         """Read the run's reviews, by the run's options, and return the texts of its validation split."""
 
     @abstractmethod
-    def open(self, folder: Path, precision: str) -> Model:
-        """Open the bundle in ``folder`` on the CPU, as a user would."""
+    def open(self, folder: Path, precision: str, exact: bool = False) -> Model:
+        """Open the bundle in ``folder`` on the CPU, as a user would; with ``exact`` so that it does all the work."""
 
     @abstractmethod
     def behaviour(self, folder: Path) -> dict[str, Any]:
@@ -61,6 +62,11 @@ class Task(ABC, Generic[Model]):
 
     def mask_id(self, fp32: Model) -> int | None:
         """The id of ``[MASK]``, if the edge graph needs it."""
+        return None
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """The schedule of token dropping that the run was trained with; None for none."""
         return None
 
     def early_exit(self, int8: Model) -> EarlyExit | None:

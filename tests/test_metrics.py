@@ -51,3 +51,12 @@ def test_fitted_temperature_is_the_one_the_logits_were_scaled_by() -> None:
 def test_fitted_temperature_stays_in_bounds_where_every_row_is_right() -> None:
     logits = np.array([[5.0, -5.0], [-5.0, 5.0]] * 10)
     assert 0.05 <= metrics.fit_temperature(logits, np.array([0, 1] * 10)) <= 20
+
+
+def test_coverage_curve_tells_how_many_reach_a_score_and_how_many_of_them_are_right() -> None:
+    probabilities = np.array([[0.97, 0.03], [0.08, 0.92], [0.75, 0.25], [0.45, 0.55]])
+    curve = {row["min_score"]: row for row in metrics.coverage_curve(probabilities, np.array([0, 0, 0, 1]))}
+    assert curve[0.5] == {"min_score": 0.5, "coverage": 1.0, "accuracy": 0.75}
+    assert curve[0.6]["coverage"] == 0.75 and curve[0.6]["accuracy"] == pytest.approx(2 / 3)
+    assert curve[0.95] == {"min_score": 0.95, "coverage": 0.25, "accuracy": 1.0}
+    assert curve[0.99] == {"min_score": 0.99, "coverage": 0.0, "accuracy": 1.0}

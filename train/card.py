@@ -108,7 +108,7 @@ def _data(metrics: dict[str, Any]) -> str:
     parts = [f"{data['train']} texts of {_source(metrics, 'data')} to train on"]
     if options.get("unsupervised"):
         parts[0] += " (its split `unsupervised` among them)"
-    parts.append(f"{data['validation']} held out of its training split for validation")
+    parts.append(f"{data['validation']} held out of training for validation")
     if data["test"]:
         parts.append(f"{data['test']} for test")
     lines = [", ".join(parts) + "."]
@@ -116,6 +116,11 @@ def _data(metrics: dict[str, Any]) -> str:
         lines.append(f"{data['dropped_also_in_test']} training texts that are also in the test split were dropped.")
     if data.get("left_out"):
         lines.append(f"{data['left_out']} texts named by `--leave-out` were not trained on.")
+    if "train_by_source" in data:
+        counts = ", ".join(f"{rows} of {name}" for name, rows in data["train_by_source"].items())
+        lines.append(f"An epoch reads {counts}.")
+    if options.get("spans"):
+        lines.append(f"It also reads a random span, of up to {options['spans']} tokens, of each longer review.")
     lines.append("Texts are cleaned of markup and entities.")
     if metrics["task"] == "sentiment":
         size = metrics["truncation"]
@@ -123,6 +128,12 @@ def _data(metrics: dict[str, Any]) -> str:
             f"A review of over {size['max_length']} tokens keeps its head ({size['head_ratio']:.0%} of them) and its "
             "tail."
         )
+        if kept := metrics.get("token_dropping"):
+            shares = ", ".join(f"{share:.0%}" for share in kept)
+            lines.append(
+                f"The model was trained to drop tokens: after the layers it keeps {shares} of them, those that receive "
+                "most attention."
+            )
     else:
         lines.append(f"They are joined and cut into {data['train_chunks']} chunks of {options['chunk_length']} tokens.")
     return "\n".join(lines)
@@ -150,6 +161,14 @@ def _figures(metrics: dict[str, Any]) -> list[str]:
             f"Validation chose step {metrics['best_step']} and the temperature, {metrics['temperature']:.4f}; "
             f"{read_once} Divide the logits by the temperature before the softmax for calibrated scores."
         )
+        if groups := metrics.get("validation_by_source"):
+            rows = [
+                f"| {name} | {group['accuracy']:.4f} | {group['log_loss']:.4f} | {group['calibration_error']:.4f} |"
+                for name, group in groups.items()
+            ]
+            parts.append(
+                "\n".join(["| validation of | accuracy | log loss | calibration error |", "|---|---|---|---|", *rows])
+            )
     else:
         parts.append(f"Validation chose step {metrics['best_step']}; {read_once}")
         columns = [name for name in ("validation", "sentence_starts") if f"{name}_perplexity" in metrics["epochs"][0]]
@@ -177,6 +196,28 @@ def _cost(metrics: dict[str, Any]) -> str:
     )
 
 
+def _by_default(figures: dict[str, Any]) -> list[str]:
+    """What the int8 graph of a sentiment bundle does by default on validation: by data set, and by least score."""
+    names = ("validation_int8_early_exit", "validation_int8_token_dropping", "validation_int8")
+    found = next((figures[name] for name in names if "coverage" in figures.get(name, {})), None)
+    if found is None:
+        return []
+    parts = []
+    if groups := found.get("groups"):
+        rows = [
+            f"| {name} | {group['reviews']} | {group['accuracy']:.4f} | {group['calibration_error']:.4f} |"
+            for name, group in groups.items()
+        ]
+        header = "| int8, validation of | texts | accuracy | calibration error |"
+        parts.append("\n".join([header, "|---|---|---|---|", *rows]))
+    rows = [f"| {row['min_score']:g} | {row['coverage']:.1%} | {row['accuracy']:.2%} |" for row in found["coverage"]]
+    parts.append(
+        "With `min_score` a lower score is answered by `unsure`. On validation:\n\n"
+        + "\n".join(["| min_score | texts that get a label | right among them |", "|---|---|---|", *rows])
+    )
+    return parts
+
+
 def _graphs(metrics: dict[str, Any], exported: dict[str, Any]) -> list[str]:
     task, figures, recipe = metrics["task"], exported["figures"], exported["recipe"]
     parts = []
@@ -198,8 +239,13 @@ def _graphs(metrics: dict[str, Any], exported: dict[str, Any]) -> list[str]:
         + " |"
         for precision, (name, mib) in exported["graphs"].items()
     ]
+    # What the int8 graph does by default, each on top of the one before; the row int8 is with all the work done.
+    for name, title in (("token_dropping", "int8, token dropping"), ("early_exit", "int8, early exit")):
+        if found := figures.get(f"validation_int8_{name}"):
+            rows.append(f"| {title} | | | " + " | ".join(f"{found[column]:.4f}" for column in columns) + " |")
     header = f"| | file | MiB | {' | '.join(column.replace('_', ' ') for column in columns)} |"
     parts.append("\n".join([header, "|---|---|---|" + "---|" * len(columns), *rows]))
+    parts += _by_default(figures)
     if recipe:
         parts.append(f"Quantization: `{json.dumps(recipe)}`.")
     name, example = _KINDS[task][3]

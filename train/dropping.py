@@ -75,7 +75,8 @@ class TokenDroppingClassifier(DistilBertForSequenceClassification):
                 context, residual = context.gather(1, rows), hidden.gather(1, rows)
             attended = layer.sa_layer_norm(layer.attention.out_lin(context) + residual)
             hidden = layer.output_layer_norm(layer.ffn(attended) + attended)
-        return hidden[:, 0]
+        first: torch.Tensor = hidden[:, 0]
+        return first
 
     def _attention(
         self, attention: Any, queries: torch.Tensor, hidden: torch.Tensor, mask: torch.Tensor

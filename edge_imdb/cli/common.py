@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from ..sentiment import Sentiment
 
 
-EXACT = click.option("--exact", is_flag=True, help="Always read the whole review; never stop early.")
+EXACT = click.option(
+    "--exact", is_flag=True, help="Do all the work: read the whole review, never stop early, drop no tokens."
+)
+MIN_SCORE = click.option(
+    "--min-score",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help='Print "unsure" instead of a label with a lower score.',
+)
 SLIDING_WINDOWS = click.option(
     "--sliding-windows",
     is_flag=True,
@@ -78,7 +87,7 @@ class ReviewOptions:
     sliding_windows: bool
     workers: int
 
-    def sentiment(self, options: ModelOptions) -> Sentiment:
+    def sentiment(self, options: ModelOptions, min_score: float = 0.0) -> Sentiment:
         """Open a sentiment bundle. Raises the errors of Sentiment."""
         from ..sentiment import Sentiment
 
@@ -91,6 +100,7 @@ class ReviewOptions:
             threads=threads,
             exact=self.exact,
             sliding_windows=self.sliding_windows,
+            min_score=min_score,
         )
 
 
@@ -176,7 +186,7 @@ def dataclass_options(fields: Iterable[dataclasses.Field[Any]], hints: dict[str,
             kind = next((kind for kind in typing.get_args(hint) if kind is not types.NoneType), hint)
             if kind is bool:
                 option = click.option(flag, is_flag=True, help=text)
-            elif typing.get_origin(kind) is tuple or tuple in map(typing.get_origin, typing.get_args(hint)):
+            elif any(typing.get_origin(part) is tuple for part in typing.get_args(hint)):
                 option = click.option(
                     flag,
                     multiple=True,

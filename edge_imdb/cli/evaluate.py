@@ -40,7 +40,8 @@ def evaluate(
 ) -> None:
     """Measure a bundle on a data set.
 
-    For sentiment it prints accuracy, F1, log loss, calibration error and reviews per second. For fill-mask, which needs
+    For sentiment it prints accuracy, F1, log loss, calibration error and reviews per second; and, as --min-score goes
+    up, how many reviews still get a label and how many of these are right. For fill-mask, which needs
     no labels, it masks whole words with a fixed seed and prints perplexity, top-1 and top-5 accuracy, and chunks of 256
     tokens per second.
 
@@ -75,6 +76,9 @@ def evaluate(
     click.echo(f"log loss            {figures['log_loss']:.4f} nats")
     click.echo(f"calibration error   {100 * figures['calibration_error']:.2f} %")
     click.echo(f"reviews per second  {figures['reviews_per_second']:.1f}")
+    click.echo("score at least      " + "  ".join(f"{row['min_score']:7.2f}" for row in figures["coverage"]))
+    click.echo("  share of reviews  " + "  ".join(f"{100 * row['coverage']:5.1f} %" for row in figures["coverage"]))
+    click.echo("  accuracy on them  " + "  ".join(f"{100 * row['accuracy']:5.1f} %" for row in figures["coverage"]))
 
 
 def _evaluate_fill_mask(

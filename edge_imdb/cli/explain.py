@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..errors import OutputError
-from .common import ModelOptions, model_options
+from .common import EXACT, ModelOptions, model_options
 from .texts import as_json_line, file_options, open_rows, text_arguments
 
 # Log-odds from which a word is shown in the strongest colour, and under which it has none.
@@ -23,7 +23,7 @@ _LISTED = 10
 @click.command()
 @text_arguments
 @file_options("reviews")
-@click.option("--exact", is_flag=True, help="Always read the whole review; never stop early.")
+@EXACT
 @click.option("--sliding-windows", is_flag=True, help="Read a long review to its end, in windows.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, one review per line.")
 @click.option("--html", "page", type=click.Path(path_type=Path), help="Write one HTML file to look at.")

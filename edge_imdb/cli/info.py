@@ -47,6 +47,7 @@ def info(as_json: bool) -> None:
             entry["graphs"] = sorted(bundle.graphs)
             entry["max_length"] = bundle.truncation.max_length
             entry["early_exit"] = bundle.early_exit and bundle.early_exit.length
+            entry["token_dropping"] = bundle.token_dropping
             entry["language"] = LANGUAGE if why == "embedded" else None
             entry["quantization"] = bundle.quantization
             entry["metrics"] = bundle.metrics
@@ -77,6 +78,8 @@ def info(as_json: bool) -> None:
             click.echo(f"  {MADE_FOR}")
         for name, value in entry["metrics"].items():
             pairs = value.items() if isinstance(value, dict) else [("", value)]
+            # Figures by group and by score are in --json and in the card.
+            pairs = [(k, v) for k, v in pairs if isinstance(v, (int, float))]
             shown = ", ".join(f"{k} {v:.4g}".strip() if v < 1e4 else f"{k} {v:.0f}" for k, v in pairs)
             click.echo(f"  {name}: {shown}")
 
@@ -90,4 +93,8 @@ def _limit(task: str, entry: dict[str, Any]) -> str:
         early = f"{entry['early_exit']} tokens, and up to {length} if those don't give a sure label"
     else:
         early = f"{length} tokens"
+    if kept := entry["token_dropping"]:
+        early += (
+            f", of which {', '.join(f'{share:.0%}' for share in kept)} are kept after its layers (--exact keeps all)"
+        )
     return f"{early}; a longer review keeps its head and its tail (--sliding-windows reads all of it)"

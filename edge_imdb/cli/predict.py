@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from .common import ModelOptions, ReviewOptions, model_options, review_options
+from ..errors import UsageError
+from .common import MIN_SCORE, ModelOptions, ReviewOptions, model_options, review_options
 from .texts import as_json_line, file_options, open_rows, text_arguments
+
+if TYPE_CHECKING:
+    from ..sentiment import Label
 
 
 @click.command()
 @text_arguments
 @click.option("--top-k", type=click.IntRange(min=1), help="Number of labels to print for each review, best first.")
+@MIN_SCORE
 @file_options("reviews")
 @click.option(
     "--json", "as_json", is_flag=True, help='Print one JSON object per review: {"row", "text", "label", "score"}.'
@@ -22,6 +28,7 @@ from .texts import as_json_line, file_options, open_rows, text_arguments
 def predict(
     texts: tuple[str, ...],
     top_k: int | None,
+    min_score: float,
     file: Path | None,
     column: str,
     delimiter: str | None,
@@ -43,8 +50,14 @@ def predict(
     cat reviews.txt | edge-imdb predict
     """
     rows = open_rows(texts, file, column, delimiter, skip_blank, 'edge-imdb predict "great film"')
-    sentiment = review_options.sentiment(model_options)
-    for row, labels in rows.each(lambda text: sentiment(text, top_k=top_k or 1), review_options.workers, "predict"):
+    if top_k is not None and min_score:
+        raise UsageError("--min-score is for one label a review, and --top-k asks for several: give only one of them.")
+    sentiment = review_options.sentiment(model_options, min_score)
+
+    def label(text: str) -> list[Label]:
+        return sentiment(text) if top_k is None else sentiment(text, top_k=top_k)
+
+    for row, labels in rows.each(label, review_options.workers, "predict"):
         if as_json:
             if top_k is not None:
                 found: dict[str, object] = {"labels": labels}

@@ -12,7 +12,7 @@ import click
 
 from ..bundle import TASKS
 from ..errors import UsageError
-from .common import EXACT, SLIDING_WINDOWS, ModelOptions, model_options, say
+from .common import EXACT, MIN_SCORE, SLIDING_WINDOWS, ModelOptions, model_options, say
 
 # Of a job that was done to its end but in which some rows have an error.
 BAD_ROWS = 3
@@ -57,6 +57,7 @@ _QUIET = 30.0
 @click.option("--json-progress", is_flag=True, help="Print progress and the summary as JSON, an object a line.")
 @click.option("--status", "shown", metavar="OUT", help="Show how far the job that writes OUT is, and end.")
 @EXACT
+@MIN_SCORE
 @SLIDING_WINDOWS
 @model_options
 def score(
@@ -76,6 +77,7 @@ def score(
     json_progress: bool,
     shown: str | None,
     exact: bool,
+    min_score: float,
     sliding_windows: bool,
     model_options: ModelOptions,
 ) -> None:
@@ -115,6 +117,7 @@ def score(
             provider=model_options.provider,
             precision=model_options.precision,
             exact=exact,
+            min_score=min_score,
             sliding_windows=sliding_windows,
             top_k=top_k,
             workers=workers,

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
+from ..bundle import KEPT_SHARES
 from .builder import GraphBuilder
 from .schedule import AT_LEAST, Schedule
 
-# The input with the shares of a schedule, which may be left out: by default they are the schedule's.
-SHARES = "kept_shares"
 # The largest power of e in fp32 is about the 88th. A row of attention is refused if its sum, or the inverse of its sum,
 # times this factor leaves the range of fp32, which happens at about 61 nats. That leaves room, up to 88, for the values
 # that the row is multiplied by.
@@ -66,7 +65,7 @@ def _kept(graph: GraphBuilder, number: int, shares: str, inverse: str, schedule:
 
 def _counts(graph: GraphBuilder, schedule: Schedule) -> None:
     """How many tokens stay after each layer, as ``kept.counts``, *shape:* ``(layers - 1,)``."""
-    shares = graph.constant(SHARES, np.array(schedule.kept, dtype=np.float32))
+    shares = graph.constant(KEPT_SHARES, np.array(schedule.kept, dtype=np.float32))
     length = graph.node("Cast", ["length"], "kept.length", to=TensorProto.FLOAT)
     counts = graph.node("Ceil", [graph.node("Mul", [length, shares], "kept.products")], "kept.rounded")
     counts = graph.node("Cast", [counts], "kept.by_share", to=TensorProto.INT64)
@@ -123,7 +122,7 @@ def guarded(graph: GraphBuilder, value: str, output: str) -> str:
     if not graph.watched:
         return graph.node("Identity", [value], output)
     watched = graph.watched
-    if graph.has(SHARES):
+    if graph.has(KEPT_SHARES):
         # One number for each, because with token dropping their lengths differ.
         watched = [graph.node("ReduceSum", [name], f"{name}.watched", keepdims=0) for name in watched]
     total = graph.node("ReduceSum", [graph.node("Sum", watched, "watched")], "watched.total", keepdims=0)

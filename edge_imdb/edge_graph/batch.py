@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from ..bundle import KEPT_SHARES
 from ..errors import GateError
-from .attention import SHARES
 
 _PREFIX = "batch."
 # What the edge graph's input is called within the loop.
@@ -38,7 +38,7 @@ def with_batch(edge: onnx.ModelProto) -> onnx.ModelProto:
 
     Raises GateError if the graph is none that ``write_edge`` made.
     """
-    if edge.graph.input[0].name != "input_ids" or {node.name for node in edge.graph.input[1:]} - {SHARES}:
+    if edge.graph.input[0].name != "input_ids" or {node.name for node in edge.graph.input[1:]} - {KEPT_SHARES}:
         raise GateError("This is no edge graph: export one with --quantize.")
     columns = edge.graph.output[0].type.tensor_type.shape.dim[-1].dim_value
     fill_mask = any(tensor.name == "mask_id" for tensor in edge.graph.initializer)

@@ -20,8 +20,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from ..bundle import KEPT_SHARES
 from ..errors import GateError
-from .attention import SHARES
 
 # A sum of attention weights is divided by, and may be 0 where a subset leaves out all that count.
 _TINY = np.float32(1e-30)
@@ -91,9 +91,9 @@ def with_subsets(edge: onnx.ModelProto) -> onnx.ModelProto:
 def _keep_all(graph: onnx.GraphProto) -> None:
     """Where the graph drops tokens, let it keep them all, for any of them may be asked about."""
     for tensor in graph.initializer:
-        if tensor.name == SHARES:
-            tensor.CopyFrom(numpy_helper.from_array(np.ones(tensor.dims, dtype=np.float32), SHARES))
-    for extra in [node for node in graph.input if node.name == SHARES]:
+        if tensor.name == KEPT_SHARES:
+            tensor.CopyFrom(numpy_helper.from_array(np.ones(tensor.dims, dtype=np.float32), KEPT_SHARES))
+    for extra in [node for node in graph.input if node.name == KEPT_SHARES]:
         graph.input.remove(extra)
 
 

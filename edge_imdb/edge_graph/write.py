@@ -41,9 +41,9 @@ import onnx
 from onnx import TensorProto
 from safetensors.numpy import load_file
 
-from ..bundle import DATA_SUFFIX
+from ..bundle import DATA_SUFFIX, KEPT_SHARES
 from ..errors import GateError, UsageError
-from .attention import SHARES, guarded, layer, layer_at
+from .attention import guarded, layer, layer_at
 from .builder import GraphBuilder
 from .calibrate import calibrate
 from .quantize import LEVELS
@@ -121,7 +121,7 @@ def build(
     if task == "sentiment":
         span = [graph.constant(name, np.array([n])) for name, n in (("zero", 0), ("one", 1), ("axis_1", 1))]
         rows = graph.node("Slice", [hidden, *span], "cls")
-        optional = [SHARES] if schedule is not None and last else []
+        optional = [KEPT_SHARES] if schedule is not None and last else []
         return graph.model(*_classifier(graph, layer_at(graph, last, hidden, rows, config)), optional)
     if mask_id is None:
         raise UsageError("A fill-mask graph needs mask_id, the token id of [MASK].")

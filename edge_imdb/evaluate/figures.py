@@ -12,28 +12,44 @@ import numpy as np
 from ..errors import DataError
 from ..fill_mask import FillMask
 from ..inputs import ordered_map
-from ..metrics import classification_metrics
+from ..metrics import classification_metrics, coverage_curve
 from ..sentiment import Sentiment
 from .datasets import Reviews
 from .masking import EVALUATION_LENGTH, IGNORED, Vocabulary, evaluation_batches, join_chunks
 
 
 def evaluate_sentiment(
-    model: Sentiment, reviews: Reviews, texts: Iterable[str] | None = None, workers: int = 1
+    model: Sentiment,
+    reviews: Reviews,
+    texts: Iterable[str] | None = None,
+    workers: int = 1,
+    groups: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Accuracy, macro F1, log loss (nats), calibration error and reviews per second, from text to label.
+    """Accuracy, macro F1, log loss (nats), calibration error, coverage and reviews per second, from text to label.
 
     A caller that shows progress passes the same texts as ``texts``, an iterable of its own. ``workers`` reviews run at
-    the same time.
+    the same time. ``groups``, *shape:* ``(reviews,)``, names the group of each review; where there are several, the
+    figures of each are told apart too, as ``groups``.
     """
     start = time.perf_counter()
     rows = list(ordered_map(model.probabilities, reviews.texts if texts is None else texts, workers))
     seconds = time.perf_counter() - start
-    return {
+    probabilities, labels, names = np.array(rows), np.array(reviews.labels), np.array(groups)
+    figures: dict[str, Any] = {
         "reviews": len(rows),
-        **classification_metrics(np.array(rows), np.array(reviews.labels)),
+        **classification_metrics(probabilities, labels),
+        "coverage": coverage_curve(probabilities, labels),
         "reviews_per_second": len(rows) / seconds,
     }
+    if len(set(groups)) > 1:
+        figures["groups"] = {
+            name: {
+                "reviews": int((names == name).sum()),
+                **classification_metrics(probabilities[names == name], labels[names == name]),
+            }
+            for name in dict.fromkeys(groups)
+        }
+    return figures
 
 
 def evaluate_fill_mask(

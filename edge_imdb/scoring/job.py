@@ -78,6 +78,7 @@ def score(
     provider: str = "auto",
     precision: str = "auto",
     exact: bool = False,
+    min_score: float = 0.0,
     sliding_windows: bool = False,
     top_k: int = 5,
     workers: int | None = None,
@@ -101,7 +102,7 @@ def score(
         column: the column of the texts. A text file has one column, ``text``.
         task: ``sentiment`` adds the columns ``label`` and ``score``; ``fill-mask`` adds ``fills``, for each mask the
             ``top_k`` words with their scores. Both add ``error``, which says what is wrong with a row.
-        model, provider, precision, exact, sliding_windows: as for ``Sentiment`` and ``FillMask``.
+        model, provider, precision, exact, min_score, sliding_windows: as for ``Sentiment`` and ``FillMask``.
         workers: texts at a time; None is one a core. With ``ray``: actors; None is all free CPUs but one.
         part_rows: rows a part, of which those in work are lost when the process is killed.
         prefix: what stands before the names of the added columns; None is nothing, or ``predicted_`` if the input has
@@ -122,7 +123,7 @@ def score(
         raise UsageError("part_rows and workers must be 1 or more.")
     names = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     options = Options(
-        task, None if model is None else os.fspath(model), provider, precision, exact, sliding_windows, top_k
+        task, None if model is None else os.fspath(model), provider, precision, exact, sliding_windows, top_k, min_score
     )
     target = find_target(os.fspath(output), output_format)
     with contextlib.ExitStack() as stack:

@@ -36,12 +36,13 @@ class Options:
     exact: bool = False
     sliding_windows: bool = False
     top_k: int = 5
+    min_score: float = 0.0
 
     def __post_init__(self) -> None:
         if self.task not in ("sentiment", "fill-mask"):
             raise UsageError(f"There is no task {self.task!r}: use sentiment or fill-mask.")
-        if self.task == "fill-mask" and (self.exact or self.sliding_windows):
-            raise UsageError("--exact and --sliding-windows are for sentiment: leave them out.")
+        if self.task == "fill-mask" and (self.exact or self.sliding_windows or self.min_score):
+            raise UsageError("--exact, --sliding-windows and --min-score are for sentiment: leave them out.")
         if self.top_k < 1:
             raise UsageError(f"top_k is {self.top_k}: it must be 1 or more.")
 
@@ -64,7 +65,11 @@ class Labeller:
             from ..sentiment import Sentiment
 
             self._model = Sentiment(
-                options.model, **common, exact=options.exact, sliding_windows=options.sliding_windows
+                options.model,
+                **common,
+                exact=options.exact,
+                sliding_windows=options.sliding_windows,
+                min_score=options.min_score,
             )
         else:
             from ..fill_mask import FillMask
@@ -91,7 +96,7 @@ class Labeller:
         if self.options.task == "sentiment":
             del options["top_k"]
         else:
-            del options["exact"], options["sliding_windows"]
+            del options["exact"], options["sliding_windows"], options["min_score"]
         return {
             **options,
             "provider": self._model.provider,
