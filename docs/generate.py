@@ -166,12 +166,18 @@ def quality() -> str:
     )
 
 
+_FORMS: dict[str, Callable[[float], str]] = {
+    "f1": percent,
+    "log_loss": "{:.4f}".format,
+    "calibration_error": percent,
+}
+
+
 def sentiment() -> str:
     metrics = embedded("sentiment")["metrics"]
-    forms = {"f1": percent, "log_loss": "{:.4f}".format, "calibration_error": percent}
 
     def line(name: str, figures: dict[str, float]) -> tuple[str, ...]:
-        others = (form(figures[key]) if key in figures else "" for key, form in forms.items())
+        others = (form(figures[key]) if key in figures else "" for key, form in _FORMS.items())
         return (name, percent(figures["accuracy"]), *others)
 
     heading = ("", "accuracy", "F1 (macro)", "log loss (nats)", "calibration error")
@@ -190,9 +196,53 @@ def sentiment() -> str:
             heading,
             line("fp32 ONNX", metrics["validation_fp32"]),
             line("int8, `--exact`", metrics["validation_int8"]),
-            *([line("int8", metrics[name])] if (name := "validation_int8_early_exit") in metrics else []),
+            *(
+                [line("int8, token dropping", metrics[name])]
+                if (name := "validation_int8_token_dropping") in metrics
+                else []
+            ),
+            *([line("int8, early exit", metrics[name])] if (name := "validation_int8_early_exit") in metrics else []),
         )
+        + by_kind()
+        + coverage()
         + f"\n\nThe fp32 graph's logits differ from PyTorch's by {metrics['fp32_max_difference']:.1e} at most."
+    )
+
+
+def by_kind() -> str:
+    """The embedded bundle on texts of other kinds."""
+    kinds = (
+        ("reviews of IMDb, test", "sentiment"),
+        ("sentences, SST-2 validation", "sentiment, sentences"),
+        ("counterfactual reviews, validation", "sentiment, counterfactual"),
+    )
+    found = [(name, measured(run)) for name, run in kinds]
+    lines = [
+        (
+            name,
+            f"{figures['reviews']:,}",
+            percent(figures["accuracy"]),
+            *(form(figures[key]) if key in figures else "" for key, form in _FORMS.items()),
+        )
+        for name, figures in found
+        if figures
+    ]
+    if len(lines) < 2:
+        return ""
+    return "\n\nBy kind of text, int8 as it runs by default:\n\n" + rows(
+        ("", "texts", "accuracy", "F1 (macro)", "log loss (nats)", "calibration error"), *lines
+    )
+
+
+def coverage() -> str:
+    """How many test reviews get a label as --min-score goes up, and how many of those are right."""
+    curve = measured("sentiment").get("coverage")
+    if not curve:
+        return ""
+    return "\n\nWith `--min-score`, on the test reviews:\n\n" + rows(
+        ("`--min-score`", *(f"{row['min_score']:g}" for row in curve)),
+        ("reviews that get a label", *(f"{100 * row['coverage']:.1f} %" for row in curve)),
+        ("right among them", *(f"{100 * row['accuracy']:.2f} %" for row in curve)),
     )
 
 
