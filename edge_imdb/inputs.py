@@ -45,7 +45,8 @@ def is_one(inputs: object) -> bool:
         )
     if isinstance(inputs, (str, bytes, bytearray, Mapping)) or getattr(inputs, "ndim", None) == 0:
         return True
-    return not hasattr(inputs, "__iter__")
+    # A PyTorch Dataset has only the latter, which iter() takes too.
+    return not (hasattr(inputs, "__iter__") or hasattr(inputs, "__getitem__"))
 
 
 def text_of(item: object) -> str:
@@ -59,6 +60,9 @@ def text_of(item: object) -> str:
         item = item["text"]
     if getattr(item, "ndim", None) == 0 and hasattr(item, "item"):
         item = item.item()
+    elif hasattr(item, "as_py"):
+        # A scalar of pyarrow, as its arrays give.
+        item = item.as_py()
     if isinstance(item, str):
         return item
     if isinstance(item, (bytes, bytearray)):

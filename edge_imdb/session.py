@@ -156,7 +156,7 @@ def open_session(
     Raises UsageError, ProviderError, BundleError.
     """
     if threads is not None and threads < 1:
-        raise UsageError(f"--threads is {threads}: it must be 1 or more.")
+        raise UsageError(f"threads is {threads}: it must be 1 or more.")
     onnxruntime = runtime()
     chosen = choose_provider(provider)
     options = onnxruntime.SessionOptions()

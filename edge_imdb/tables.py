@@ -199,6 +199,7 @@ def iter_rows(
     if delimiter is not None:
         delimiter = _checked_delimiter(path, kind, delimiter)
     if kind == "Parquet":
+        check_kind(path)
         require("pyarrow.parquet", "pyarrow", "Reading Parquet")
     try:
         with _open(path, None if kind == "Parquet" else read) as file:
@@ -243,21 +244,24 @@ def _checked_delimiter(path: Path, kind: str, delimiter: str) -> str:
 def _separated_rows(path: Path, file: IO[str], delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:
     # The default limit is 128 KiB per field, and a review may be longer.
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    reader = csv.DictReader(file, strict=True, delimiter=delimiter)
+    head = file.readline()
+    hint = _other_delimiter(head.rstrip("\r\n").split(delimiter))
+    reader = csv.DictReader(itertools.chain([head], file) if head else file, strict=True, delimiter=delimiter)
     try:
         for row in reader:
             if None in row or None in row.values():
+                hint = hint or (
+                    f"put texts that hold {'tabs' if delimiter == chr(9) else repr(delimiter)} between double quotes."
+                )
                 raise InputError(
-                    f"{path} line {reader.line_num} has a different number of fields than the header: "
-                    + (
-                        _other_delimiter(list(reader.fieldnames or []))
-                        or f"put texts that hold {'tabs' if delimiter == chr(9) else repr(delimiter)} "
-                        "between double quotes."
-                    )
+                    f"{path} line {reader.line_num} has a different number of fields than the header: {hint}"
                 )
             yield f"{path} line {reader.line_num}", row
     except csv.Error as error:
-        raise InputError(f"{path} line {reader.line_num} is not valid CSV ({error}): correct it.") from None
+        # Another delimiter behind a quote is one. The line is the csv module's: DictReader has that of the row before.
+        raise InputError(
+            f"{path} line {reader.reader.line_num} is not valid CSV ({error}): {hint or 'correct it.'}"
+        ) from None
 
 
 def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -388,7 +392,7 @@ def iter_texts(
 
 
 def no_text(place: str, value: object, column: str) -> str:
-    return f"{place} has {value!r:.80} in column {column!r}: a text is needed."
+    return f"{place} has {'null' if value is None else repr(value)[:80]} in column {column!r}: a text is needed."
 
 
 def iter_values(

@@ -52,6 +52,25 @@ def test_arrays_series_and_tuples_give_a_list(sentiment: Sentiment) -> None:
     assert sentiment(np.array(TEXTS[0])) == expected[:1]
 
 
+def test_what_has_only_items_gives_a_list(sentiment: Sentiment) -> None:
+    """As a PyTorch Dataset, which a pipeline takes too."""
+
+    class Items:
+        def __len__(self) -> int:
+            return len(TEXTS)
+
+        def __getitem__(self, index: int) -> dict[str, str]:
+            return {"text": TEXTS[index]}
+
+    assert sentiment(Items()) == sentiment(TEXTS)  # type: ignore[call-overload]
+
+
+def test_arrays_of_pyarrow_have_texts_and_nulls(sentiment: Sentiment) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    for several in (pyarrow.array([*TEXTS, None]), pyarrow.chunked_array([[TEXTS[0]], [*TEXTS[1:], None]])):
+        assert sentiment(several, errors="null") == [*sentiment(TEXTS), {"label": None, "score": None}]
+
+
 def test_an_iterator_gives_an_iterator_that_reads_no_further_than_it_must(sentiment: Sentiment) -> None:
     read = []
 

@@ -36,7 +36,7 @@ def test_a_provider_that_is_not_there_is_named(tiny_bundle: Path, provider: str,
 
 @pytest.mark.parametrize("threads", [0, -1])
 def test_threads_under_one_are_refused(tiny_bundle: Path, threads: int) -> None:
-    with pytest.raises(UsageError, match="--threads"):
+    with pytest.raises(UsageError, match=f"threads is {threads}: "):
         Sentiment(tiny_bundle, threads=threads)
 
 

@@ -211,8 +211,20 @@ def test_another_delimiter_is_guessed_and_taken(tmp_path: Path, sign: str, shown
     path.write_text(f"text{sign}label\ngreat, really{sign}pos\n")
     with pytest.raises(InputError, match=f"its delimiter seems to be {shown}: give --delimiter"):
         list(iter_texts(path))
+    for head in (f"text{sign}label", f'"text"{sign}"label"'):
+        path.write_text(f'{head}\n"great{sign} really"{sign}"pos"\n')
+        with pytest.raises(InputError, match=f"its delimiter seems to be {shown}: give --delimiter"):
+            list(iter_texts(path))
+    path.write_text(f"text{sign}label\ngreat, really{sign}pos\n")
     given = "\\t" if sign == "\t" else sign
     assert [text for _, text in iter_texts(path, delimiter=given)] == ["great, really"]
+
+
+def test_a_fault_in_csv_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.csv"
+    path.write_text('text\ngreat\n"a "quoted" word"\nfine\n')
+    with pytest.raises(InputError, match=r"reviews.csv line 3 is not valid CSV .*: correct it"):
+        list(iter_texts(path))
 
 
 @pytest.mark.parametrize("delimiter", ["", ";;", '"', "\n", "\x00"])
@@ -306,7 +318,7 @@ def test_skipped_rows_keep_their_number(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_null_without_skip_blank_is_told_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "reviews.jsonl").write_text('{"text": "great"}\n{"text": null}\n')
     _, _, error = run("predict", "--model", SENTIMENT, "--file", tmp_path / "reviews.jsonl", capsys=capsys)
-    assert "line 2 has None in column 'text'" in str(error) and "--skip-blank" in str(error)
+    assert "line 2 has null in column 'text'" in str(error) and "--skip-blank" in str(error)
 
 
 def test_top_k_prints_several_labels(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,10 @@ from .common import ModelOptions, ReviewOptions, model_options, progress_bar, re
 @click.command()
 @click.argument("task", type=click.Choice(TASKS), default="sentiment")
 @click.option(
-    "--data", default=DATA, show_default=True, help="Data set: Hub id, folder, or .csv, .jsonl, .parquet file."
+    "--data",
+    default=DATA,
+    show_default=True,
+    help="Data set: Hub id, folder, or file: .csv, .tsv, .json, .jsonl, .parquet; each also as .gz or .zst.",
 )
 @click.option("--split", default="test", show_default=True, help="Split of --data to use; a file has only one.")
 @click.option("--text-column", default="text", show_default=True, help="Column that holds the reviews.")
