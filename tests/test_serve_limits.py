@@ -80,6 +80,8 @@ WRONG_BODIES: dict[str, tuple[str, bytes]] = {
         dumped({"inputs": "[MASK] " * 32 + "a" * 90_000, "parameters": {"top_k": 100}}),
     ),
     "a batch with a text in it": ("/predict", dumped({"inputs": [["a"], "b"]})),
+    "explain no text": ("/explain", dumped({"inputs": [" "]})),
+    "explain a parameter": ("/explain", dumped({"inputs": "a", "parameters": {"top_k": 1}})),
     "three texts": ("/predict", dumped({"inputs": ["a", "b", "c"]})),
     "raw_scores a string": ("/predict", dumped({"inputs": "a", "raw_scores": "yes"})),
     "direction unknown": ("/predict", dumped({"inputs": "a", "truncation_direction": "up"})),
