@@ -30,6 +30,8 @@ _QUIET = 30.0
 @click.option(
     "--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="fill-mask: words for each mask."
 )
+@click.option("--explain", type=click.IntRange(min=1), metavar="N", help="Add the N words that decided most.")
+@click.option("--min-score", type=click.FloatRange(0, 1), help="Label rows under this score unsure.")
 @click.option(
     "--input-format",
     type=click.Choice(["csv", "tsv", "jsonl", "json", "parquet", "text"]),
@@ -65,6 +67,8 @@ def score(
     column: str,
     task: str,
     top_k: int,
+    explain: int | None,
+    min_score: float | None,
     input_format: str | None,
     output_format: str | None,
     prefix: str | None,
@@ -117,6 +121,8 @@ def score(
             exact=exact,
             sliding_windows=sliding_windows,
             top_k=top_k,
+            explain=explain,
+            min_score=min_score,
             workers=workers,
             part_rows=part_rows,
             prefix=prefix,
