@@ -4,6 +4,7 @@
     memory   peak memory at 10,000 and at 1,000,000 rows, with labels that are made up, since only the rest is looked at
     resume   rows a second that are passed over for each kind of input, when only the last part is missing
     ray      reviews a second on two actors of a local Ray cluster against edge_imdb.score with two workers, warm
+    killed   all rows of --data, with one kill -9 in the middle, after which the same command goes on
 
 Each adds its figures to the JSON file. Reviews are drawn with a fixed seed; without --data they are made of words.
 """
@@ -255,7 +256,47 @@ def on_ray(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return found
 
 
-PARTS = {"rate": rate, "memory": memory, "resume": resume, "ray": on_ray}
+def killed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The command as a person gives it, killed once half of the rows are done, and given again."""
+    if options.data is None:
+        raise SystemExit("killed needs --data")
+    output = folder / "labelled"
+    arguments = ["score", str(options.data), "--output", str(output), "--workers", str(options.workers)]
+
+    def start() -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "edge_imdb", *arguments, "--json-progress"]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    begun = time.perf_counter()
+    with start() as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            last = json.loads(line)
+            if last["phase"] == "score" and last["rows"] >= last["total"] / 2:
+                break
+        process.kill()
+    first = time.perf_counter() - begun
+    parts = len(list(output.glob("part-*")))
+    with start() as process:
+        assert process.stdout is not None
+        summary = [json.loads(line) for line in process.stdout][-1]
+    if process.returncode not in (0, 3) or not summary.get("done"):
+        raise SystemExit(f"the second run ended with {process.returncode}")
+    return {
+        "rows": summary["rows"],
+        "killed_after": last["rows"],
+        "seconds_to_the_kill": first,
+        "parts_at_kill": parts,
+        "labelled_again": summary["labelled"],
+        # By the last line of progress before the kill.
+        "labelled_twice": last["rows"] - (summary["rows"] - summary["labelled"]),
+        "seconds_after_it": summary["seconds"],
+        "labels": summary["labels"],
+        "errors": summary["errors"],
+    }
+
+
+PARTS = {"rate": rate, "memory": memory, "resume": resume, "ray": on_ray, "killed": killed}
 
 
 def main() -> None:

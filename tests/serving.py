@@ -33,7 +33,7 @@ class Answer(NamedTuple):
 class Server:
     """A running server. ``log`` has its lines so far."""
 
-    def __init__(self, *arguments: object, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, *arguments: object, environment: dict[str, str] | None = None, cwd: Path | None = None) -> None:
         self.log: list[dict[str, Any]] = []
         self.begun = time.monotonic()
         self.process = subprocess.Popen(
@@ -42,6 +42,7 @@ class Server:
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, **(environment or {})},
+            cwd=cwd,
             # A shell starts background jobs with SIGINT ignored, and children inherit it.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -248,6 +249,12 @@ def test_what_an_early_exit_left_is_unread_and_what_was_read_is_not(sentiment: S
     words = early["words"]
     assert not any(cut["start"] < word["end"] and word["start"] < cut["end"] for word in words)
     assert words[0]["start"] == 0 and words[-1]["end"] == len(text.rstrip())
+
+
+def test_a_text_of_signs_alone_is_cut_into_sentences_in_linear_time(sentiment: Sentiment) -> None:
+    start = time.monotonic()
+    assert len(sentiment.explain("!" * 100_000 + " It ends. ")["sentences"]) == 2
+    assert time.monotonic() - start < 20, "it took minutes"
 
 
 def test_of_three_labels_weights_speak_for_the_one_given() -> None:

@@ -142,6 +142,30 @@ def test_fill_mask_writes_words_for_each_mask(tmp_path: Path) -> None:
     assert rows[1]["fills"] is None and "no [MASK]" in rows[1]["error"] and summary.errors == 1
 
 
+def test_explain_adds_the_words_that_decided_most_and_min_score_says_unsure(reviews: Path, tmp_path: Path) -> None:
+    plain = edge_imdb.score(reviews, tmp_path / "plain")
+    before = parquet.read_table(tmp_path / "plain").to_pylist()
+    least = sorted(row["score"] for row in before if row["score"] is not None)[40]
+    summary = edge_imdb.score(reviews, tmp_path / "out", explain=2, min_score=least)
+    table = parquet.read_table(tmp_path / "out").to_pylist()
+    assert list(table[0]) == ["text", "topic", "label", "score", "words", "error"]
+    assert (summary.errors, summary.labels["unsure"], plain.labels.get("unsure")) == (1, 40, None)
+    sentiment = edge_imdb.Sentiment(threads=1)
+    for number, (row, old) in enumerate(zip(table, before, strict=True)):
+        if number == 6:
+            assert row["label"] is row["score"] is row["words"] is None and "blank" in row["error"]
+            continue
+        assert row["score"] == pytest.approx(old["score"], abs=1e-12)
+        assert row["label"] == (old["label"] if old["score"] >= least else "unsure")
+        words = sorted(sentiment.explain(row["text"])["words"], key=lambda word: -abs(word["weight"]))[:2]
+        assert row["words"] == [{"word": word["word"], "weight": word["weight"]} for word in words]
+    edge_imdb.score(reviews, tmp_path / "out.csv", explain=2, min_score=least)
+    with (tmp_path / "out.csv").open(newline="") as file:
+        assert [json.loads(row["words"] or "null") for row in csv.DictReader(file)] == [row["words"] for row in table]
+    with pytest.raises(OutputError, match="explain was 2 and is 3"):
+        edge_imdb.score(reviews, tmp_path / "out", explain=3, min_score=least)
+
+
 # --- killed, stopped, hindered
 
 
@@ -292,6 +316,10 @@ def test_a_wrong_call_leaves_nothing_behind(reviews: Path, tmp_path: Path) -> No
         ({"part_rows": 0}, UsageError, "must be 1 or more"),
         ({"task": "translate"}, UsageError, "no task 'translate'"),
         ({"output_format": "xml"}, UsageError, "no output format 'xml'"),
+        ({"explain": 0}, UsageError, "explain is 0: it must be 1 or more"),
+        ({"min_score": float("nan")}, UsageError, "min_score is nan: it must be from 0 to 1"),
+        ({"explain": 1, "task": "fill-mask"}, UsageError, "are for sentiment"),
+        ({"explain": 1, "precision": "fp32"}, UsageError, "is told in int8"),
         ({"strict": True}, InputError, r"reviews\.csv line 8: The text is blank"),
     ]
     for options, error, words in wrong[:-1]:

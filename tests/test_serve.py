@@ -9,15 +9,17 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import run_command
+from conftest import edit_manifest, run_command
 from serving import LONG, Server, serving
 
 from edge_imdb import FillMask, Sentiment
+from edge_imdb.bundle import EMBEDDED, GRAPHS
 
 CLIENTS = Path(__file__).resolve().parents[1] / ".clients"
 TEXTS = ["great film", "A dull plot, lifeless and clumsy.", "映画は naïve 🎬", "one <br /> two &amp; three\x00", LONG]
@@ -209,6 +211,53 @@ class TestTextEmbeddingsInference:
         assert server.post("/predict", {"inputs": LONG * 2}).status == 200
 
 
+def bundle_without_explain(folder: Path) -> Path:
+    """The embedded sentiment bundle but for the graph that explains a label."""
+    shutil.copytree(EMBEDDED / "sentiment", folder)
+    edit_manifest(folder, graphs={"int8": GRAPHS["int8"]})
+    return folder
+
+
+class TestExplain:
+    """/explain, and the page at /web/."""
+
+    def test_it_answers_what_sentiment_explain_returns(self, server: Server, sentiment: Sentiment) -> None:
+        same(server.post("/explain", {"inputs": TEXTS[1]}).content, sentiment.explain(TEXTS[1]))
+        same(server.post("/explain", {"inputs": TEXTS[:2]}).content, [sentiment.explain(text) for text in TEXTS[:2]])
+        found = server.post("/explain", {"inputs": "great film", "parameters": {"top_k": 1}})
+        assert (found.status, found.content["error"]) == (422, 'There is no parameter "top_k": leave it out.')
+
+    def test_the_page_is_that_of_edge_imdb_web(self, server: Server) -> None:
+        from edge_imdb.web.site import HEADERS, make_site
+
+        site = make_site({"sentiment": EMBEDDED / "sentiment", "fill-mask": EMBEDDED / "fill-mask"})
+        for name in site.files:
+            connection = urllib.request.urlopen(f"{server.url}/web/{'' if name == 'index.html' else name}")
+            with connection as found:
+                assert found.read() == site.read(name), name
+            assert {header: found.headers[header] for header in HEADERS} == HEADERS
+        assert found.headers["content-type"] == "text/javascript; charset=utf-8", "the service worker is the last"
+        assert server.get("/web").headers["location"] == "/web/"
+        for wrong in ("nowhere", "../app.py", "%2e%2e/app.py", "models/sentiment/../../index.html"):
+            found = server.get(f"/web/{wrong}")
+            assert (found.status, found.content["error"]) == (404, "There is no such file: the page is at /web/.")
+
+    def test_a_bundle_without_its_graph_is_told_in_a_sentence(self, tmp_path: Path) -> None:
+        without = bundle_without_explain(tmp_path / "bundle")
+        with serving("--task", "sentiment", "--sentiment-model", without) as lacking:
+            found = lacking.post("/explain", {"inputs": "great film"})
+            assert (found.status, "has no graph that explains a label" in found.content["error"]) == (422, True)
+            found = lacking.get("/web/")
+            assert (found.status, "There is no page for these bundles" in found.content["error"]) == (404, True)
+            assert lacking.post("/", {"inputs": "great film"}).status == 200
+
+
+def test_models_in_the_working_directory_are_served_as_every_command_uses_them(tmp_path: Path) -> None:
+    bundle_without_explain(tmp_path / "models" / "sentiment")
+    with serving("--task", "sentiment", cwd=tmp_path) as server:
+        assert server.post("/explain", {"inputs": "great film"}).status == 422
+
+
 def test_info_names_model_labels_and_limits(server: Server) -> None:
     found = server.get("/info").content
     assert found["model_type"] == {
@@ -234,7 +283,8 @@ def test_docs_and_the_openapi_document_name_every_path(server: Server) -> None:
     paths = server.get("/api-doc/openapi.json").content["paths"]
     page = server.get("/docs")
     assert page.status == 200
-    for path in ("/", "/predict", "/models/sentiment", "/models/fill-mask", "/health", "/info", "/metrics"):
+    ours = ("/", "/explain", "/models/sentiment", "/models/fill-mask", "/web/")
+    for path in (*ours, "/predict", "/health", "/info", "/metrics"):
         assert path in paths and f" {path}</code>" in page.content
     assert server.get("/").headers["location"] == "/docs"
 

@@ -80,12 +80,12 @@ bodies = st.dictionaries(
 @pytest.fixture(scope="module")
 def models() -> dict[str, Any]:
     sentiment = Sentiment(threads=1)
-    return {"sentiment": sentiment, "predict": sentiment, "fill_mask": FillMask(threads=1)}
+    return {"sentiment": sentiment, "predict": sentiment, "explain": sentiment, "fill_mask": FillMask(threads=1)}
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    name=st.sampled_from(["sentiment", "predict", "fill_mask"]),
+    name=st.sampled_from(["sentiment", "predict", "explain", "fill_mask"]),
     body=st.binary(max_size=60)
     | values.map(lambda v: json.dumps(v).encode())
     | bodies.map(lambda v: json.dumps(v).encode()),

@@ -80,6 +80,8 @@ WRONG_BODIES: dict[str, tuple[str, bytes]] = {
         dumped({"inputs": "[MASK] " * 32 + "a" * 90_000, "parameters": {"top_k": 100}}),
     ),
     "a batch with a text in it": ("/predict", dumped({"inputs": [["a"], "b"]})),
+    "explain no text": ("/explain", dumped({"inputs": [" "]})),
+    "explain a parameter": ("/explain", dumped({"inputs": "a", "parameters": {"top_k": 1}})),
     "three texts": ("/predict", dumped({"inputs": ["a", "b", "c"]})),
     "raw_scores a string": ("/predict", dumped({"inputs": "a", "raw_scores": "yes"})),
     "direction unknown": ("/predict", dumped({"inputs": "a", "truncation_direction": "up"})),
@@ -252,7 +254,8 @@ def test_overload_is_429_with_the_seconds_to_wait_and_the_rest_is_answered() -> 
 
 
 def test_a_batch_counts_as_its_texts() -> None:
-    with serving("--workers", 1, *ROOM) as busy, ThreadPoolExecutor(2) as pool:
+    # On a busy machine the default's 5 s hold fewer texts than these.
+    with serving("--workers", 1, "--max-wait", 600, *ROOM) as busy, ThreadPoolExecutor(2) as pool:
         first = busy.occupy(pool)
         # The text of the first, whose masks may take two runs, counts as two.
         assert busy.metric("edge_imdb_queue_texts") == 2

@@ -88,15 +88,18 @@ class TokenDroppingClassifier(DistilBertForSequenceClassification):
         def apart(states: torch.Tensor) -> torch.Tensor:
             return states.view(len(states), -1, heads, size).transpose(1, 2)
 
-        scores = apart(attention.q_lin(queries)) @ apart(attention.k_lin(hidden)).transpose(2, 3) * size**-0.5
-        scores = scores.float().masked_fill(~mask[:, None, None, :], float("-inf"))
-        shares = scores.softmax(-1)
+        # The scores are the largest tensors of a step, so that each pass over them that can be saved is.
+        scores = apart(attention.q_lin(queries) * size**-0.5) @ apart(attention.k_lin(hidden)).transpose(2, 3)
+        if not mask.all():
+            scores = scores.masked_fill(~mask[:, None, None, :], float("-inf"))
+        shares = scores.softmax(-1, dtype=torch.float32)
         with torch.no_grad():
-            # What padding attends to doesn't count. The last layer's queries are no tokens of their own.
-            counted = mask[:, None, :, None] if queries.shape[1] == mask.shape[1] else 1.0
-            received = (shares.detach() * counted).sum((1, 2))
+            # What padding attends to doesn't count. The last layer has one query, and nobody asks what it attends to.
+            counted = mask if queries.shape[1] == mask.shape[1] else mask[:, :1]
+            received = (counted[:, None, None, :].to(shares.dtype) @ shares).sum((1, 2))
         shares = F.dropout(shares, self.config.attention_dropout, self.training)
-        mixed = shares.to(hidden.dtype) @ apart(attention.v_lin(hidden)).to(hidden.dtype)
+        value = apart(attention.v_lin(hidden))
+        mixed = shares.to(value.dtype) @ value
         return mixed.transpose(1, 2).reshape(len(hidden), -1, self.config.dim), received
 
     @staticmethod

@@ -12,7 +12,7 @@ import click
 
 from ..bundle import TASKS
 from ..errors import UsageError
-from .common import EXACT, MIN_SCORE, SLIDING_WINDOWS, ModelOptions, model_options, say
+from .common import EXACT, SLIDING_WINDOWS, ModelOptions, model_options, say
 
 # Of a job that was done to its end but in which some rows have an error.
 BAD_ROWS = 3
@@ -30,6 +30,8 @@ _QUIET = 30.0
 @click.option(
     "--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="fill-mask: words for each mask."
 )
+@click.option("--explain", type=click.IntRange(min=1), metavar="N", help="Add the N words that decided most.")
+@click.option("--min-score", type=click.FloatRange(0, 1), help="Label rows under this score unsure.")
 @click.option(
     "--input-format",
     type=click.Choice(["csv", "tsv", "jsonl", "json", "parquet", "text"]),
@@ -57,7 +59,6 @@ _QUIET = 30.0
 @click.option("--json-progress", is_flag=True, help="Print progress and the summary as JSON, an object a line.")
 @click.option("--status", "shown", metavar="OUT", help="Show how far the job that writes OUT is, and end.")
 @EXACT
-@MIN_SCORE
 @SLIDING_WINDOWS
 @model_options
 def score(
@@ -66,6 +67,8 @@ def score(
     column: str,
     task: str,
     top_k: int,
+    explain: int | None,
+    min_score: float | None,
     input_format: str | None,
     output_format: str | None,
     prefix: str | None,
@@ -77,7 +80,6 @@ def score(
     json_progress: bool,
     shown: str | None,
     exact: bool,
-    min_score: float,
     sliding_windows: bool,
     model_options: ModelOptions,
 ) -> None:
@@ -117,9 +119,10 @@ def score(
             provider=model_options.provider,
             precision=model_options.precision,
             exact=exact,
-            min_score=min_score,
             sliding_windows=sliding_windows,
             top_k=top_k,
+            explain=explain,
+            min_score=min_score,
             workers=workers,
             part_rows=part_rows,
             prefix=prefix,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import click
 
 from ..bundle import TASKS
 from ..serve.limits import Limits
-from .common import workshop
+from .common import ModelOptions, workshop
 
 
 def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -36,8 +35,8 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--cors-origin", "cors_origins", multiple=True, help="Web site whose pages may call; repeat for more.")
 @click.option("--task", "tasks", type=click.Choice(TASKS), multiple=True, help="Serve this task alone.")
 @click.option("--workers", type=click.IntRange(min=1), help="Texts worked on at a time.  [default: one per core]")
-@click.option("--sentiment-model", type=click.Path(path_type=Path), help="Folder of a sentiment bundle.")
-@click.option("--fill-mask-model", type=click.Path(path_type=Path), help="Folder of a fill-mask bundle.")
+@click.option("--sentiment-model", metavar="BUNDLE", help="Sentiment bundle.  [default: see edge-imdb info]")
+@click.option("--fill-mask-model", metavar="BUNDLE", help="Fill-mask bundle.  [default: see edge-imdb info]")
 @click.option(
     "--precision",
     type=click.Choice(["auto", "int8", "fp32"]),
@@ -61,5 +60,9 @@ def serve(tasks: tuple[str, ...], **values: Any) -> None:
     edge-imdb serve --host 0.0.0.0 --api-key "$KEY"
     """
     limits = Limits(**{limit.name: values.pop(limit.name) for limit in fields(Limits)})
+    tasks = tuple(dict.fromkeys(tasks)) or TASKS
     module = workshop("edge_imdb.serve.run", "serve")
-    module.serve(module.ServeOptions(tasks=tuple(dict.fromkeys(tasks)) or TASKS, **values), limits)
+    for task in tasks:
+        name = f"{task.replace('-', '_')}_model"
+        values[name] = ModelOptions(values[name], None, values["precision"], values["provider"], None).folder(task)
+    module.serve(module.ServeOptions(tasks=tasks, **values), limits)

@@ -78,9 +78,10 @@ def score(
     provider: str = "auto",
     precision: str = "auto",
     exact: bool = False,
-    min_score: float = 0.0,
     sliding_windows: bool = False,
     top_k: int = 5,
+    explain: int | None = None,
+    min_score: float | None = None,
     workers: int | None = None,
     part_rows: int = PART_ROWS,
     prefix: str | None = None,
@@ -102,7 +103,10 @@ def score(
         column: the column of the texts. A text file has one column, ``text``.
         task: ``sentiment`` adds the columns ``label`` and ``score``; ``fill-mask`` adds ``fills``, for each mask the
             ``top_k`` words with their scores. Both add ``error``, which says what is wrong with a row.
-        model, provider, precision, exact, min_score, sliding_windows: as for ``Sentiment`` and ``FillMask``.
+        model, provider, precision, exact, sliding_windows: as for ``Sentiment`` and ``FillMask``.
+        explain: sentiment: add the column ``words``, that many words that decided most, the strongest first, each with
+            its weight as in ``Sentiment.explain``, whose score is then told; a list of structs, in CSV as JSON.
+        min_score: sentiment: a row whose score is under it, from 0 to 1, gets the label ``unsure``.
         workers: texts at a time; None is one a core. With ``ray``: actors; None is all free CPUs but one.
         part_rows: rows a part, of which those in work are lost when the process is killed.
         prefix: what stands before the names of the added columns; None is nothing, or ``predicted_`` if the input has
@@ -123,7 +127,15 @@ def score(
         raise UsageError("part_rows and workers must be 1 or more.")
     names = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     options = Options(
-        task, None if model is None else os.fspath(model), provider, precision, exact, sliding_windows, top_k, min_score
+        task,
+        None if model is None else os.fspath(model),
+        provider,
+        precision,
+        exact,
+        sliding_windows,
+        top_k,
+        explain,
+        min_score,
     )
     target = find_target(os.fspath(output), output_format)
     with contextlib.ExitStack() as stack:

@@ -16,6 +16,7 @@ from ..errors import BundleError, InputError, UsageError
 # Packages whose other version may give other scores, or the same scores in other bytes.
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy", "pyarrow")
 ERROR = "error"
+# The label of a row whose score is under the least one that was asked for.
 
 
 class Outcome(NamedTuple):
@@ -36,20 +37,31 @@ class Options:
     exact: bool = False
     sliding_windows: bool = False
     top_k: int = 5
-    min_score: float = 0.0
+    explain: int | None = None
+    min_score: float | None = None
 
     def __post_init__(self) -> None:
         if self.task not in ("sentiment", "fill-mask"):
             raise UsageError(f"There is no task {self.task!r}: use sentiment or fill-mask.")
-        if self.task == "fill-mask" and (self.exact or self.sliding_windows or self.min_score):
-            raise UsageError("--exact, --sliding-windows and --min-score are for sentiment: leave them out.")
-        if self.top_k < 1:
-            raise UsageError(f"top_k is {self.top_k}: it must be 1 or more.")
+        if self.task == "fill-mask" and (self.exact or self.sliding_windows):
+            raise UsageError("--exact and --sliding-windows are for sentiment: leave them out.")
+        if self.task == "fill-mask" and not self.explain is self.min_score is None:
+            raise UsageError("--explain and --min-score are for sentiment: leave them out.")
+        for name in ("top_k", "explain"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UsageError(f"{name} is {value}: it must be 1 or more.")
+        # Not <, because NaN must be refused too.
+        if self.min_score is not None and not 0 <= self.min_score <= 1:
+            raise UsageError(f"min_score is {self.min_score}: it must be from 0 to 1.")
+        if self.explain is not None and self.precision == "fp32":
+            raise UsageError("What decided a label is told in int8: leave --precision fp32 out.")
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of the columns that are added, before a prefix."""
-        return ("label", "score", ERROR) if self.task == "sentiment" else ("fills", ERROR)
+        if self.task == "fill-mask":
+            return ("fills", ERROR)
+        return ("label", "score", *(("words",) if self.explain else ()), ERROR)
 
 
 class Labeller:
@@ -69,8 +81,11 @@ class Labeller:
                 **common,
                 exact=options.exact,
                 sliding_windows=options.sliding_windows,
-                min_score=options.min_score,
+                min_score=options.min_score or 0.0,
             )
+            if options.explain is not None and "explain" not in self._model.bundle.graphs:
+                path = self._model.bundle.path
+                raise BundleError(f"The bundle {path} has no graph that explains a label: export it again, in int8.")
         else:
             from ..fill_mask import FillMask
 
@@ -81,22 +96,30 @@ class Labeller:
             return Outcome(None, None)
         try:
             if self.options.task == "sentiment":
-                best = self._model(text)[0]
-                return Outcome((best["label"], best["score"]), None)
+                return Outcome(self._sentiment(text), None)
             filled = self._model(text, top_k=self.options.top_k)
         except (InputError, BundleError) as error:
             return Outcome(None, str(error))
         masks = [filled] if isinstance(filled[0], dict) else filled
         return Outcome([[{key: word[key] for key in ("token_str", "score")} for word in mask] for mask in masks], None)
 
+    def _sentiment(self, text: str) -> tuple[Any, ...]:
+        """Label and score, and with ``explain`` so many words of those that decided most, the strongest first."""
+        options = self.options
+        best = self._model(text)[0] if options.explain is None else self._model.explain(text)
+        if options.explain is None:
+            return best["label"], best["score"]
+        strongest = sorted(best["words"], key=lambda word: -abs(word["weight"]))[: options.explain]
+        return best["label"], best["score"], [{key: word[key] for key in ("word", "weight")} for word in strongest]
+
     def identity(self) -> dict[str, Any]:
         """What must be the same wherever parts of one job are made."""
-        options = asdict(self.options)
-        del options["model"]
+        options = {key: value for key, value in asdict(self.options).items() if value is not None}
+        options.pop("model", None)
         if self.options.task == "sentiment":
             del options["top_k"]
         else:
-            del options["exact"], options["sliding_windows"], options["min_score"]
+            del options["exact"], options["sliding_windows"]
         return {
             **options,
             "provider": self._model.provider,
@@ -136,8 +159,11 @@ def with_outcomes(table: Any, outcomes: Sequence[Outcome], options: Options, nam
 
     text, number = pyarrow.string(), pyarrow.float64()
     if options.task == "sentiment":
-        pairs = [outcome.value or (None, None) for outcome in outcomes]
-        added = [pyarrow.array([label for label, _ in pairs], text), pyarrow.array([s for _, s in pairs], number)]
+        kinds = [text, number]
+        if options.explain is not None:
+            kinds.append(pyarrow.list_(pyarrow.struct([("word", text), ("weight", number)])))
+        values = [outcome.value or (None,) * len(kinds) for outcome in outcomes]
+        added = [pyarrow.array([value[at] for value in values], kind) for at, kind in enumerate(kinds)]
     else:
         kind = pyarrow.list_(pyarrow.list_(pyarrow.struct([("token_str", text), ("score", number)])))
         added = [pyarrow.array([outcome.value for outcome in outcomes], kind)]

@@ -18,8 +18,9 @@ from .. import __version__
 from ..errors import EdgeImdbError, InputError
 from . import parse
 from .errors import ClientGone, RequestError, error_body, status_of
-from .gate import Gate, error_headers, send_json
+from .gate import WEB, Gate, error_headers, send_json
 from .openapi import docs_page, openapi
+from .page import Page
 from .state import State
 from .work import Job, Work
 
@@ -103,6 +104,7 @@ def make_app(
     if "sentiment" in state.tasks:
         inference |= {path: ("sentiment", parse.sentiment) for path in ("/", "/models/sentiment")}
         inference["/predict"] = ("sentiment", parse.predict)
+        inference["/explain"] = ("sentiment", parse.explain)
     if "fill-mask" in state.tasks:
         inference["/models/fill-mask"] = ("fill-mask", parse.fill_mask)
         if "sentiment" not in state.tasks:
@@ -150,6 +152,11 @@ def make_app(
     ]
     routes += [Route(path, page, methods=["GET"]) for path, page in pages.items()]
     routes.append(Route("/", home, methods=["GET"]))
+    if "sentiment" in state.tasks:
+        page = Page(state)
+        routes.append(Route(f"{WEB}{{path:path}}", page.answer, methods=["GET"]))
+        routes.append(Route(WEB.rstrip("/"), page.home, methods=["GET"]))
+        pages[WEB] = page.answer
     handlers = {EdgeImdbError: _refused, HTTPException: _no_such_path}
     app: ASGIApp = Starlette(routes=routes, exception_handlers=handlers)
     tasks = {path: task for path, (task, _) in inference.items()}

@@ -17,6 +17,8 @@ from .state import State
 # Answered without a key: a probe has none.
 OPEN = ("/health", "/models/sentiment/health", "/models/fill-mask/health")
 METRICS = "/metrics"
+# The folder of the page.
+WEB = "/web/"
 
 
 class Gate:
@@ -24,7 +26,8 @@ class Gate:
 
     Arguments:
         tasks: the task of each path on which texts are worked on.
-        paths: every other path; the log and the metrics call the rest ``other``.
+        paths: every other path, of which ``WEB`` stands for all below it. The log and the metrics call the rest
+            ``other``.
         key: what ``Authorization: Bearer`` must hold; None asks for no key.
         open_metrics: whether /metrics is answered without it.
         access_log: whether each request is logged.
@@ -52,7 +55,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start = time.perf_counter()
         path: str = scope["path"]
-        label = path if path in self._paths else "other"
+        label = self._label(path)
         status = 0
 
         async def watched(message: Message) -> None:
@@ -91,6 +94,12 @@ class Gate:
             client = scope["client"][0] if scope.get("client") else None
             values = {"method": scope["method"], "path": label, "status": status, "ms": round(1000 * seconds, 2)}
             self._state.log("request", client=client, **values)
+
+    def _label(self, path: str) -> str:
+        """What the log and the metrics call a path."""
+        if path in self._paths:
+            return path
+        return WEB if path.startswith(WEB) and WEB in self._paths else "other"
 
     def _refusal(self, scope: Scope, path: str) -> RequestError | None:
         state, headers = self._state, scope["headers"]

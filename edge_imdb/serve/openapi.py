@@ -14,6 +14,7 @@ from .parse import DIRECTIONS, FUNCTIONS, TOP_K
 _ERRORS = {
     400: "The body is no JSON object, or the request no HTTP.",
     401: "The API key is missing or wrong.",
+    404: "There is nothing at this path.",
     408: "The headers or the body took too long to arrive.",
     413: "The body, a text, the list of texts or the answer is too large.",
     422: "A text or a parameter can't be used.",
@@ -27,12 +28,14 @@ _SUMMARIES = {
     "/models/sentiment": "Hugging Face inference API: sentiment of reviews",
     "/models/fill-mask": "Hugging Face inference API: words for [MASK]",
     "/predict": "text-embeddings-inference API: sentiment of reviews",
+    "/explain": "Which words and sentences of reviews decided",
 }
 
 
 def openapi(tasks: Mapping[str, str], limits: Limits, key: bool) -> dict[str, Any]:
     """An OpenAPI 3.1 document. ``tasks`` has the task of each path on which texts are worked on."""
     paths: dict[str, Any] = {}
+    failures = {code: text for code, text in _ERRORS.items() if code != 404}
     for path, task in tasks.items():
         request, answer, example = _schemas(path, task, limits)
         paths[path] = {
@@ -43,13 +46,17 @@ def openapi(tasks: Mapping[str, str], limits: Limits, key: bool) -> dict[str, An
                     "required": True,
                     "content": {"application/json": {"schema": request, "example": example}},
                 },
-                "responses": {"200": _answer("Done.", answer), **_errors(_ERRORS)},
+                "responses": {"200": _answer("Done.", answer), **_errors(failures)},
             }
         }
     for name in dict.fromkeys(tasks.values()):
         for prefix in ("", f"/models/{name}"):
             paths[f"{prefix}/health"] = _get("Ready?", {"type": "object"}, (431, 503), True)
             paths[f"{prefix}/info"] = _get("The model and the limits", {"type": "object"}, (401, 431, 503))
+    if "/explain" in tasks:
+        page = _get("The page of edge-imdb web", None, (401, 404, 431, 503))
+        page["get"]["responses"]["200"]["content"] = {"text/html": {}}
+        paths["/web/"] = page
     paths["/metrics"] = _get("Metrics for Prometheus", None, (401, 431))
     paths["/api-doc/openapi.json"] = _get("This document", {"type": "object"}, (401, 431))
     moved = {"description": "To /docs.", "headers": {"Location": {"schema": {"type": "string"}}}}
@@ -78,6 +85,7 @@ def openapi(tasks: Mapping[str, str], limits: Limits, key: bool) -> dict[str, An
                     "required": ["label", "score"],
                     "properties": {"label": {"type": "string"}, "score": {"type": "number"}},
                 },
+                "Explanation": _explanation(),
                 "Word": {
                     "type": "object",
                     "required": ["score", "token", "token_str", "sequence"],
@@ -120,10 +128,16 @@ def _schemas(path: str, task: str, limits: Limits) -> tuple[dict[str, Any], dict
             "function_to_apply": {"enum": [*FUNCTIONS, None], "default": "softmax"},
         }
         example = {"inputs": "great film"}
-    if path == "/predict":
+    if path == "/explain":
+        found = {"$ref": "#/components/schemas/Explanation"}
+        several = {"type": "array", "minItems": 1, "maxItems": limits.max_texts, "items": text}
+        answer = {"oneOf": [found, _list(found)]}
+        properties: dict[str, Any] = {"inputs": {"oneOf": [text, several]}}
+        example = {"inputs": "The plot is thin but the leads are charming."}
+    elif path == "/predict":
         one = {"type": "array", "minItems": 1, "maxItems": 1, "items": text}
         answer = {"oneOf": [_list(label), answer]}
-        properties: dict[str, Any] = {
+        properties = {
             "inputs": {"oneOf": [text, {"type": "array", "minItems": 1, "maxItems": limits.max_texts, "items": one}]},
             "raw_scores": {"type": ["boolean", "null"], "default": False, "description": "Logits."},
             "truncate": {"type": ["boolean", "null"], "default": True},
@@ -136,6 +150,26 @@ def _schemas(path: str, task: str, limits: Limits) -> tuple[dict[str, Any], dict
             "parameters": {"type": ["object", "null"], "properties": parameters, "additionalProperties": False},
         }
     return {"type": "object", "required": ["inputs"], "properties": properties}, answer, example
+
+
+def _explanation() -> dict[str, Any]:
+    """The schema of what Sentiment.explain returns."""
+    kinds = {"start": "integer", "end": "integer", "weight": "number", "alone": "number", "word": "string"}
+
+    def parts(*names: str) -> dict[str, Any]:
+        properties = {name: {"type": kinds.get(name, "string")} for name in names}
+        return _list({"type": "object", "required": list(names), "properties": properties})
+
+    properties = {
+        "label": {"type": "string"},
+        "score": {"type": "number"},
+        "toward": {"type": "string", "description": "The label that positive weights speak for."},
+        "margin": {"type": "number", "description": "Its log-odds."},
+        "words": parts("word", "start", "end", "weight"),
+        "sentences": parts("start", "end", "weight", "alone"),
+        "unread": parts("start", "end", "why"),
+    }
+    return {"type": "object", "required": list(properties), "properties": properties}
 
 
 def _list(items: dict[str, Any]) -> dict[str, Any]:

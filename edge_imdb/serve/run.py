@@ -44,8 +44,8 @@ class ServeOptions:
     host: str = "127.0.0.1"
     port: int = 8000
     tasks: tuple[str, ...] = ("sentiment", "fill-mask")
-    sentiment_model: Path | None = None
-    fill_mask_model: Path | None = None
+    sentiment_model: str | Path | None = None
+    fill_mask_model: str | Path | None = None
     precision: str = "auto"
     provider: str = "auto"
     exact: bool = False

@@ -21,6 +21,11 @@ _KINDS = {
 }
 
 
+def kind_of(name: str) -> str:
+    """The content type of a file of the site."""
+    return _KINDS.get(name.rpartition(".")[2], "application/octet-stream")
+
+
 def make_server(site: Site, host: str, port: int) -> ThreadingHTTPServer:
     """A server bound to ``host`` and ``port``, 0 for any free one; ``serve_forever`` runs it.
 
@@ -43,7 +48,7 @@ def make_server(site: Site, host: str, port: int) -> ThreadingHTTPServer:
             found = name in site.files
             content = site.read(name) if found else b"There is no such file.\n"
             self.send_response(200 if found else 404)
-            kind = _KINDS.get(name.rpartition(".")[2], "application/octet-stream") if found else "text/plain"
+            kind = kind_of(name) if found else "text/plain"
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
             self.send_header("Cache-Control", "no-cache")
