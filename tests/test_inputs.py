@@ -75,7 +75,7 @@ def test_an_iterator_gives_an_iterator_that_reads_no_further_than_it_must(sentim
         (5, "not int"),
         (b"great", "not bytes"),
         ("\u200b \u00ad\u0301", "blank"),
-        ({"review": "great"}, "has no 'text' \(it has 'review'\)"),
+        ({"review": "great"}, r"has no 'text' \(it has 'review'\)"),
         ({"text": "great", "text_pair": "film"}, "leave 'text_pair' out"),
         ({"text": None}, "not None"),
         (["great"], "not list"),
