@@ -88,7 +88,7 @@ class FillMask(Pipeline):
         """The logits at each ``[MASK]`` of a row of token ids. *Shape:* ``(length,)`` to ``(masks, vocabulary)``.
 
         The ids are fed as they are, special tokens and all, at most ``bundle.truncation.max_length`` of them. Raises
-        UsageError where they are more, or one is out of range.
+        UsageError if there are more, or if one is out of range.
         """
         row, words = np.asarray(ids), int(self._model.output[-1])
         longest = self.bundle.truncation.max_length
@@ -225,7 +225,7 @@ class FillMask(Pipeline):
         ``errors="null"`` gives a text that can't be filled None for a result.
 
         A text longer than the model reads keeps the window around its masks, or a window for each group of masks that
-        fit into one. Raises InputError where a text has no mask, or too many or too scattered for ``joint``, and
+        fit into one. Raises InputError if a text has no mask, or too many or too scattered for ``joint``, and
         names its index in ``inputs``; UsageError for a wrong ``top_k``, ``beams`` or ``targets``.
         """
         top_k, beams = check_count("top_k", top_k), check_count("beams", beams)

@@ -21,15 +21,15 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def is_repository(model: str | os.PathLike[str] | None) -> bool:
-    """Whether ``model`` names a repository, as in ``user/repo``: a str, no Path, and there is no such folder here."""
+    """Whether ``model`` names a repository, such as ``user/repo``: it is a str, and no folder of that name exists."""
     return isinstance(model, str) and _NAME.fullmatch(model) is not None and not Path(model).exists()
 
 
 def fetch(repository: str, name: str, revision: str | None = None) -> Path:
     """The path of one file of a repository in the local cache, downloaded if it isn't there. Raises HubError.
 
-    ``revision`` is a branch, a tag or a commit, None the main branch. Without network the cache is taken as it is; a
-    file of a commit that is in the cache asks nobody. The folder of a repository's files is named after their commit.
+    ``revision`` is a branch, a tag or a commit, None the main branch. Without a network the cache is used as it is; a
+    file of a commit that is in the cache needs no request. The folder of a repository's files has their commit's name.
     """
     from huggingface_hub import HfApi, errors, hf_hub_download
 
@@ -40,7 +40,7 @@ def fetch(repository: str, name: str, revision: str | None = None) -> Path:
                 return Path(hf_hub_download(repository, name, revision=revision, local_files_only=True))
         away = False
         try:
-            # Whether the Hub is there: the download below would ask five times, for half a minute.
+            # Can the Hub be reached? The download below would try five times, for half a minute.
             HfApi().model_info(repository, revision=revision, timeout=_TIMEOUT)
         except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
             raise
@@ -58,9 +58,9 @@ def fetch_bundle(repository: str, task: str, revision: str | None = None) -> Pat
 
 
 def check_access(repository: str) -> None:
-    """Raise HubError unless the Hub can be reached and one is logged in as somebody who may write to ``repository``.
+    """Raise HubError unless the Hub can be reached and the user is logged in and may write to ``repository``.
 
-    Nothing is made there. UsageError where ``repository`` is no ``user/repo``.
+    Nothing is created there. Raises UsageError if ``repository`` is not ``user/repo``.
     """
     from huggingface_hub import HfApi
 
@@ -78,17 +78,17 @@ def check_access(repository: str) -> None:
     if owner not in names:
         raise HubError(
             f"You are logged in as {me['name']}, who can't write to {repository}: upload to one of {', '.join(names)}, "
-            "or log in as another with `hf auth login`."
+            "or log in to another account with `hf auth login`."
         )
     if role == "read":
-        raise HubError(f"The token of {me['name']} can only read: log in with `hf auth login` and one that can write.")
+        raise HubError(f"The token of {me['name']} is read-only: log in with `hf auth login` and one that can write.")
 
 
 def upload(folder: Path, names: Sequence[str], repository: str, private: bool = False) -> str:
-    """Upload files of ``folder`` in one commit, make the repository if it is missing, and return its address.
+    """Upload files of ``folder`` in one commit and return the repository's address. It is created if it is missing.
 
-    ``private`` is for one that is made. The folder stays as it is. Raises HubError; UsageError where ``repository`` is
-    no ``user/repo``.
+    ``private`` applies to a new repository. The folder stays as it is. Raises HubError, or UsageError if ``repository``
+    is not ``user/repo``.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -100,7 +100,7 @@ def upload(folder: Path, names: Sequence[str], repository: str, private: bool = 
         api.create_commit(repository, files, commit_message="Upload by edge-imdb")
     except Exception as error:
         raise HubError(
-            f"The upload to {repository} failed ({_reason(error)}); {folder} is whole: log in with `hf auth login`, "
+            f"The upload to {repository} failed ({_reason(error)}); {folder} is complete: log in with `hf auth login`, "
             f"check the network, and try again with `edge-imdb push {folder} {repository}`."
         ) from error
     return str(address)
@@ -108,7 +108,7 @@ def upload(folder: Path, names: Sequence[str], repository: str, private: bool = 
 
 def _check_name(repository: str) -> None:
     if _NAME.fullmatch(repository) is None:
-        raise UsageError(f"{repository!r} names no repository of the Hub: give user/repo.")
+        raise UsageError(f"{repository!r} is not the name of a Hub repository: give user/repo.")
 
 
 @contextlib.contextmanager
@@ -120,23 +120,26 @@ def _errors(repository: str, name: str, revision: str | None) -> Iterator[None]:
         yield
     except errors.GatedRepoError as error:
         raise HubError(
-            f"{repository} is only for those whom its owner lets in: ask on its page, and log in with `hf auth login`."
+            f"{repository} is gated: ask for access on its page, and log in with `hf auth login`."
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise HubError(
-            f"There is no folder {repository} here and no repository of that name on the Hub that you may read: check "
+            f"There is no folder {repository} here, and no repository of that name on the Hub that you may read: check "
             "the name, or log in with `hf auth login` if it is private."
         ) from error
     except errors.RevisionNotFoundError as error:
-        raise HubError(f"{repository} has no revision {revision}: give a branch, a tag or a commit of it.") from error
+        raise HubError(
+            f"{repository} has no revision {revision}: give one of its branches, tags or commits."
+        ) from error
     except errors.LocalEntryNotFoundError as error:
         raise HubError(
             f"There is no folder {repository} here, the Hub can't be reached to look for a repository of that name, "
-            f"and the cache has no {name} of it: check the name and the network."
+            f"and its {name} is not in the cache: check the name and the network."
         ) from error
     except errors.EntryNotFoundError as error:
         what = (
-            f"is no bundle, since it has no {name}: make one with `edge-imdb export`, upload it with `edge-imdb push`"
+            f"is not a bundle, because it has no {name}: make one with `edge-imdb export` and upload it with "
+            "`edge-imdb push`"
             if name == MANIFEST
             else f"lacks {name}, which its edge.json names: upload the bundle again with `edge-imdb push`"
         )
@@ -149,5 +152,5 @@ def _errors(repository: str, name: str, revision: str | None) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error, without the full stop that it may end in."""
+    """The first line of an error, without its final full stop."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,4 +1,4 @@
-"""What a call takes, as transformers' pipelines do, and ordered_map: results in order, several worked on at a time."""
+"""What a call takes, as in transformers' pipelines, and ordered_map: several calls at a time, results in order."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def is_one(inputs: object) -> bool:
     """Whether ``inputs`` is one text, right or wrong, and not several. Raises InputError for a table."""
     if hasattr(inputs, "columns") and hasattr(inputs, "shape"):
         raise InputError(
-            f"A {type(inputs).__name__} has columns, of which one holds the texts: give that one, as in frame['text']."
+            f"A {type(inputs).__name__} has several columns: give the one with the texts, as in frame['text']."
         )
     if isinstance(inputs, (str, bytes, bytearray, Mapping)) or getattr(inputs, "ndim", None) == 0:
         return True
@@ -53,10 +53,10 @@ def text_of(item: object) -> str:
     """The text of one input: a str, or a mapping with one under ``"text"``. Raises InputError for anything else."""
     if isinstance(item, Mapping):
         if item.get("text_pair"):
-            raise InputError("One text is read at a time, and no pair: leave 'text_pair' out.")
+            raise InputError("Pairs of texts are not supported: leave 'text_pair' out.")
         if "text" not in item:
             names = ", ".join(repr(str(name)) for name in item) or "nothing"
-            raise InputError(f"There is no 'text' in the mapping, which has {names:.200}: give {{'text': '…'}}.")
+            raise InputError(f"The mapping has no 'text' (it has {names:.200}): give {{'text': '…'}}.")
         item = item["text"]
     if getattr(item, "ndim", None) == 0 and hasattr(item, "item"):
         item = item.item()
@@ -76,7 +76,7 @@ def each(
 ) -> Iterator[Result]:
     """``function`` of each text, in order, as ``ordered_map`` gives it.
 
-    An InputError says at which index it is; with ``instead`` its result stands there.
+    An InputError names the index of the text; with ``instead``, its result is given in place of the error.
     """
 
     def one(numbered: tuple[int, object]) -> Result:
@@ -92,7 +92,7 @@ def each(
 
 
 def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """``map`` with ``workers`` calls at a time: each result comes as soon as it and those before it are done.
+    """``map`` with ``workers`` calls at a time: each result is yielded as soon as it and those before it are done.
 
     With several workers ``items`` is walked in a thread of its own, so that a result doesn't wait until the next item
     is there, and at most eight items for each worker are read ahead. Raises UsageError for no workers, and what

@@ -60,7 +60,9 @@ class Model:
             self.repository = (model, path.name)
             self.source = f"{model} at {path.name[:12]}"
         elif revision is not None:
-            raise UsageError(f"revision is {revision!r}, and {self.source} is no repository of the Hub: leave it out.")
+            raise UsageError(
+                f"revision is {revision!r}, but {self.source} is not a Hub repository: leave revision out."
+            )
         self.bundle: Bundle = open_bundle(path, task)
         if precision == "auto":
             first, second = ("int8", "fp32") if choose_provider(provider) == "cpu" else ("fp32", "int8")
@@ -148,14 +150,14 @@ class Model:
         return tokenizer
 
     def _check_length(self) -> None:
-        """Raise BundleError where the manifest wants longer texts than the graph has positions for, by its config."""
+        """Raise BundleError if the manifest asks for longer texts than the graph has positions for, by its config."""
         positions = self._config().get("max_position_embeddings")
         early = self.bundle.early_exit
         longest = max(self.bundle.truncation.max_length, early.length if early else 0)
         if isinstance(positions, int) and longest > positions:
             raise BundleError(
-                f"{self.bundle.path / MANIFEST} wants texts of {longest} tokens where the model has {positions} "
-                f"positions: export the bundle again, from a run with a --max-length of {positions} at most."
+                f"{self.bundle.path / MANIFEST} asks for texts of {longest} tokens, but the model has only {positions} "
+                f"positions: export the bundle again, from a run with a --max-length of at most {positions}."
             )
 
     def _config(self) -> dict[str, Any]:
@@ -225,14 +227,15 @@ class Model:
             if self._subsets is None:
                 if "explain" not in self.bundle.graphs:
                     raise BundleError(
-                        f"The bundle {self.bundle.path} has no graph that explains a label: export it again, in int8."
+                        f"The bundle {self.bundle.path} has no graph that explains a label: export it again with "
+                        "--quantize."
                     )
                 session = self._open_session("explain")
                 inputs = {node.name for node in session.get_inputs()}
                 outputs = [node.name for node in session.get_outputs()]
                 if inputs != {"input_ids", "kept"} or outputs != ["logits", "subset_logits"]:
                     raise BundleError(
-                        f"The graph of {self.bundle.path} that explains a label has other inputs or outputs than "
+                        f"The graph of {self.bundle.path} that explains a label has inputs or outputs other than "
                         "input_ids, kept, logits and subset_logits: export the bundle again."
                     )
                 self._subsets = session

@@ -175,7 +175,7 @@ def column_of(row: dict[str, Any], column: str, where: str) -> Any:
 
 
 def _other_delimiter(names: list[str]) -> str:
-    """What to do about a header that seems to be separated by something else; empty where it doesn't."""
+    """What to do about a header that seems to be separated by something else; empty if it doesn't."""
     if len(names) == 1:
         for sign, shown in _DELIMITERS.items():
             if sign in str(names[0]):
@@ -189,8 +189,8 @@ def iter_rows(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each row of a table with its place, e.g. ``("reviews.csv line 3", {"text": ...})``.
 
-    The file is read once, a row at a time, so it may be a pipe. ``delimiter`` separates the fields of CSV and TSV, by
-    default a comma and a tab. ``read`` is told the bytes that were read from the file, as they are.
+    The file is read once, row by row, so it may be a pipe. ``delimiter`` separates the fields: by default a comma in
+    CSV and a tab in TSV. ``read`` is called with the number of bytes that were read, before decompression.
 
     Raises InputError if the file is missing or not what its extension says, UsageError for a wrong ``delimiter``,
     MissingDependencyError if its kind needs a package that isn't installed.
@@ -235,7 +235,7 @@ def _refuse_compression(path: Path, error: Exception) -> NoReturn:
 def _checked_delimiter(path: Path, kind: str, delimiter: str) -> str:
     delimiter = "\t" if delimiter == "\\t" else delimiter
     if kind not in ("CSV", "TSV"):
-        raise UsageError(f"A delimiter is for CSV and TSV, and {path} is {kind}: leave it out.")
+        raise UsageError(f"A delimiter is for CSV and TSV, but {path} is {kind}: leave it out.")
     if len(delimiter) != 1 or delimiter in '"\r\n' or (not delimiter.isprintable() and delimiter != "\t"):
         raise UsageError(f"The delimiter is {delimiter!r}: give one character, such as ';' or '\\t' for a tab.")
     return delimiter
@@ -280,7 +280,7 @@ def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[str, dict[st
 
 
 def _json_rows(path: Path, file: IO[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of an array, each as soon as it is there; JSON Lines where the file begins with anything else."""
+    """The objects of an array, each as soon as it is there; JSON Lines if the file begins with anything else."""
     parts, start = _decoded(file), ""
     while not start.strip():
         part = next(parts, None)
@@ -326,7 +326,7 @@ def _json_array(path: Path, text: str, parts: Iterator[str]) -> Iterator[tuple[s
 
 
 def _until_brace(parts: Iterator[str]) -> Iterator[str]:
-    """Parts up to the first in which an object or the array may end, so that no long object is read anew at each."""
+    """Parts up to the first in which an object or the array may end, so that a long object isn't parsed for each."""
     for part in parts:
         yield part
         if "}" in part or "]" in part:
@@ -334,7 +334,7 @@ def _until_brace(parts: Iterator[str]) -> Iterator[str]:
 
 
 def _decoded(file: IO[bytes]) -> Iterator[str]:
-    """What is there of a text, as it comes."""
+    """A text piece by piece, as it arrives."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     while data := file.read1(_BLOCK):  # type: ignore[attr-defined]
         yield decoder.decode(data)
@@ -398,7 +398,7 @@ def no_text(place: str, value: object, column: str) -> str:
 def iter_values(
     path: Path, column: str = "text", delimiter: str | None = None, read: Read | None = None
 ) -> Iterator[tuple[str, Any]]:
-    """``iter_texts``, but whatever stands in the column comes as it is: null too."""
+    """Like ``iter_texts``, but with the column's values as they are, null included."""
     count = 0
     if is_table(path):
         for place, row in iter_rows(path, delimiter, read):
@@ -407,7 +407,7 @@ def iter_values(
     else:
         if delimiter is not None:
             check_kind(path)
-            raise UsageError(f"A delimiter is for CSV and TSV, and {path} is text: leave it out.")
+            raise UsageError(f"A delimiter is for CSV and TSV, but {path} is text: leave it out.")
         try:
             with _open(path, read) as file:
                 for line in iter_lines(file, str(path)):

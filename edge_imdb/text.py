@@ -76,7 +76,7 @@ def _normalizer() -> Any:
 
 
 def _cut(text: str, start: int, stop: int | None = None) -> int | None:
-    """A place behind ``start``, up to ``stop``, where a text may be cut without a change to any token."""
+    """A place after ``start``, up to ``stop``, where a text may be cut without changing any token."""
     stop = len(text) if stop is None else stop
     # By turns, since one of the two may be rare.
     while start < stop:

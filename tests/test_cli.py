@@ -133,7 +133,7 @@ def test_odd_texts_get_a_label(command: Command, tmp_path: Path, text: str) -> N
         (["evaluate", "--data", "somebody/missing"], 1, ["Hugging Face Hub", "--data"]),
         (["evaluate", "--data", "labels.csv"], 1, ["label 'mixed'", "'neg', 'pos'"]),
         (["evaluate", "--data", "good.csv", "--label-column", "stars"], 1, ["no column 'stars'"]),
-        (["evaluate", "--data", "blank.txt"], 1, ["of no known kind"]),
+        (["evaluate", "--data", "blank.txt"], 1, ["has an unknown extension"]),
         (["export", "--quantize", "--from", "nowhere"], 1, ["no finished run", "edge-imdb train"]),
         (["export", "--no-fp32"], 2, ["--quantize"]),
         (["export", "summary"], 2, ["summary"]),

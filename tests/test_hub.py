@@ -67,7 +67,7 @@ def test_train_with_the_hubs_names_downloads_trains_and_uploads(
 def test_a_failed_upload_keeps_the_run(hub: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     _, environment = hub
     result = run_command("train", "sentiment", *SHORT, "--push-to-hub", "me/full", cwd=tmp_path, env=environment)
-    assert result.returncode == 1 and "is whole: log in" in result.stderr and "Traceback" not in result.stderr
+    assert result.returncode == 1 and "is complete: log in" in result.stderr and "Traceback" not in result.stderr
     assert "edge-imdb push runs/sentiment me/full" in result.stderr
     assert (tmp_path / "runs" / "sentiment" / "model.safetensors").exists()
 
@@ -79,7 +79,7 @@ def test_a_failed_upload_keeps_the_run(hub: tuple[Path, dict[str, str]], tmp_pat
         ("not a name", {}, 2, "'not a name' names no repository"),
         ("me/mine", {"HF_TOKEN": "hf_wrong"}, 1, "log in with `hf auth login`"),
         ("me/mine", {"HF_TOKEN": ""}, 1, "log in with `hf auth login`"),
-        ("me/mine", {"HF_TOKEN": "hf_read"}, 1, "can only read"),
+        ("me/mine", {"HF_TOKEN": "hf_read"}, 1, "is read-only"),
         ("others/mine", {}, 1, "upload to one of me, ours"),
         ("me/mine", {"HF_ENDPOINT": "http://127.0.0.1:9"}, 1, "check the network"),
     ],

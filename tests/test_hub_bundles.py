@@ -99,7 +99,7 @@ def test_score_takes_a_bundle_by_name(
     named, embedded = (sorted((tmp_path / name).glob("*.jsonl")) for name in ("named", "embedded"))
     assert embedded and [path.read_bytes() for path in named] == [path.read_bytes() for path in embedded]
     wrong = run_command(*job, "wrong", "--revision", "v1", cwd=tmp_path, env=hub[1])
-    assert wrong.returncode == 2 and "--model is no repository of the Hub" in wrong.stderr
+    assert wrong.returncode == 2 and "--model is not a Hub repository" in wrong.stderr
 
 
 def test_a_revision_pins_a_bundle(
@@ -170,7 +170,7 @@ def test_an_altered_file_on_the_hub_is_refused(
         (["--model", "me/missing"], "no folder me/missing here and no repository of that name"),
         (["--model", "me/mine", "--revision", "v9"], "me/mine has no revision v9"),
         (["--model", "me/empty"], "me/empty is no bundle, since it has no edge.json"),
-        (["--model", "me/gated"], "only for those whom its owner lets in"),
+        (["--model", "me/gated"], "is gated: ask for access"),
         (["--model", "me/partial"], "lacks tokenizer.json, which its edge.json names"),
     ],
 )
@@ -202,7 +202,7 @@ def test_a_folder_goes_before_the_hub(bundle: Path, tmp_path: Path) -> None:
     offline = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
     assert run_command("predict", "great film", "--model", "me/mine", cwd=tmp_path, env=offline).returncode == 0
     result = run_command("predict", "great film", "--model", "me/mine", "--revision", "v1", cwd=tmp_path, env=offline)
-    assert result.returncode == 2 and "me/mine is no repository of the Hub" in result.stderr
+    assert result.returncode == 2 and "me/mine is not a Hub repository" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_every_kind_of_input_gives_the_same_labels(
     kind: str, packed: str, expected: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     if kind == "parquet" and packed:
-        pytest.skip("Parquet is packed within")
+        pytest.skip("is a compressed Parquet file")
     pack = {"": lambda data: data, ".gz": gzip.compress, ".zst": zstd}[packed]
     path = tmp_path / f"in.{kind}{packed}"
     path.write_bytes(pack(CONTENT[kind]))
@@ -187,12 +187,12 @@ def test_a_null_in_parquet_is_a_row_with_an_error(tmp_path: Path) -> None:
         ("in.csv.zst", zstd(CONTENT["csv"] * 50)[:-30], "is not readable zstd to its end"),
         ("in.json", CONTENT["json"][:-40], "is not a JSON array of objects to its end"),
         ("in.json", b'{"text": "great"}', "doesn't begin with"),
-        ("in.csv", b"", "holds no row"),
-        ("in.csv", b"text\n", "holds no row"),
-        ("in.csv", b"text,text\na,b\n", "two columns 'text'"),
+        ("in.csv", b"", "has no rows"),
+        ("in.csv", b"text\n", "has no rows"),
+        ("in.csv", b"text,text\na,b\n", "two columns named 'text'"),
         ("in.csv", b"review\na\n", r"has no column 'text': it has 'review'"),
         ("in.csv", "text\nfilm\n".encode("utf-16"), "is not UTF-8"),
-        ("in.xlsx", b"PK", "is of no known kind"),
+        ("in.xlsx", b"PK", "has an unknown extension"),
         ("in.jsonl", b'{"text": 1}\n{"text": 2}\n', "no text"),
     ],
 )

@@ -174,7 +174,7 @@ def test_a_driver_that_is_killed_is_begun_again_and_leaves_no_actor(
     process.communicate()
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("part-*")}
     out, _ = finish(start(*arguments))
-    assert "were there" in out and files(tmp_path / "out") == expected
+    assert "already done" in out and files(tmp_path / "out") == expected
     assert all((tmp_path / "out" / name).stat().st_mtime_ns == when for name, when in before.items())
     deadline = time.monotonic() + 30
     while actors(head[1]) and time.monotonic() < deadline:
@@ -277,7 +277,7 @@ def test_s3_holds_the_same_bytes_though_the_writer_is_killed(
     # As if that minute had passed.
     s3fs.S3FileSystem(skip_instance_cache=True).rm("bucket/out/_writer.json")
     out, _ = finish(start(*arguments))
-    assert "were there" in out and objects("bucket/out") == expected
+    assert "already done" in out and objects("bucket/out") == expected
     out, _ = finish(start("--status", "s3://bucket/out"), 0)
     assert "12 of 12 parts" in out and "finished" in out
 

@@ -359,7 +359,7 @@ def test_the_command_builds_and_refuses_what_contradicts_itself(command: Callabl
     assert done.returncode == 0, done.stderr
     assert "wrote site (38." in done.stderr
     assert not (tmp_path / "site" / "models" / "fill-mask").exists()
-    assert "--overwrite goes with --build" in command("web", "--overwrite").stderr
+    assert "--overwrite is for --build" in command("web", "--overwrite").stderr
     assert "not both" in command("web", "--fill-mask", "x", "--without-fill-mask").stderr
 
 

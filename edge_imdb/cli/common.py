@@ -52,18 +52,20 @@ class ModelOptions:
     threads: int | None
 
     def place(self, task: str) -> str | Path | None:
-        """The folder or the repository to open: that of --model, or ./models/TASK where nothing else is asked for."""
+        """The folder or repository to open: that of --model, or ./models/TASK if nothing else was asked for."""
         path, reason = find_bundle(task, self.model, local=True)
         return path if reason == "./models" else self.model
 
     def folder(self, task: str) -> str | Path | None:
-        """What ``place`` gives, for a job that needs the whole bundle: a repository is fetched, and this its folder."""
+        """Like ``place``, for a job that needs the whole bundle: a repository is fetched, and its folder returned."""
         from ..hub import fetch_bundle, is_repository
 
         if self.model is not None and is_repository(self.model):
             return fetch_bundle(self.model, task, self.revision)
         if self.revision is not None:
-            raise UsageError(f"--revision is {self.revision}, and --model is no repository of the Hub: leave it out.")
+            raise UsageError(
+                f"--revision is {self.revision}, but --model is not a Hub repository: leave --revision out."
+            )
         return self.place(task)
 
     def fill_mask(self) -> FillMask:
@@ -133,7 +135,7 @@ def model_options(command: Callable[..., None]) -> Callable[..., None]:
             click.option(
                 "--threads",
                 type=click.IntRange(min=1),
-                help="Number of threads per text.  [default: one per physical core that it may use]",
+                help="Number of threads per text.  [default: one per physical core available]",
             ),
         ],
     )
@@ -232,7 +234,7 @@ def progress_bar(items: Iterable[Any] | None, length: int, label: str, hidden: b
 
 
 def workshop(name: str, extra: str) -> Any:
-    """Import a module of ``train``, ``export`` or ``serve``, or say which extra installs what it needs."""
+    """Import a module of ``train``, ``export`` or ``serve``; if a package is missing, the error names the extra."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -24,7 +24,7 @@ from .common import ModelOptions, ReviewOptions, model_options, progress_bar, re
 @click.option("--split", default="test", show_default=True, help="Split of --data to use; a file has only one.")
 @click.option("--text-column", default="text", show_default=True, help="Column that holds the reviews.")
 @click.option("--label-column", default="label", show_default=True, help="Column that holds the labels.")
-@click.option("--delimiter", help="Delimiter of the .csv or .tsv in --data.  [default: a comma, a tab]")
+@click.option("--delimiter", help="Delimiter of the .csv or .tsv in --data.  [default: comma for .csv, tab for .tsv]")
 @click.option("--limit", type=click.IntRange(min=1), help="Use at most this many reviews, drawn with a fixed seed.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @review_options

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..errors import OutputError
-from .common import EXACT, ModelOptions, model_options
+from .common import EXACT, SLIDING_WINDOWS, ModelOptions, model_options
 from .texts import as_json_line, file_options, open_rows, text_arguments
 
 # Log-odds from which a word is shown in the strongest colour, and under which it has none.
@@ -24,9 +24,9 @@ _LISTED = 10
 @text_arguments
 @file_options("reviews")
 @EXACT
-@click.option("--sliding-windows", is_flag=True, help="Read a long review to its end, in windows.")
+@SLIDING_WINDOWS
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, one review per line.")
-@click.option("--html", "page", type=click.Path(path_type=Path), help="Write one HTML file to look at.")
+@click.option("--html", "page", type=click.Path(path_type=Path), help="Write the explanations to this HTML file.")
 @model_options
 def explain(
     texts: tuple[str, ...],
@@ -42,8 +42,9 @@ def explain(
 ) -> None:
     """Show which words of a review decided its label.
 
-    Prints label and score, the review, coloured in a terminal, and the words that counted most. A weight is how
-    much the log-odds of the named label fall when the model leaves the word out. What it did not read is in brackets.
+    Prints the label and its score, the review (coloured in a terminal) and the words that counted most. A word's weight
+    is how much the log-odds of the named label fall if the model leaves the word out. Parts that the model did not read
+    are in brackets.
 
     \b
     edge-imdb explain "The plot is thin but the leads are charming."
@@ -115,7 +116,7 @@ def parts_of(text: str, found: dict[str, Any]) -> list[tuple[str, float, str | N
     parts: list[tuple[str, float, str | None]] = []
     at = 0
     for start, end, weight, why in sorted(marks, key=lambda mark: mark[:2]):
-        # Two words may share a character, as the parts of an entity do: the first has it.
+        # Two words may share a character, as the parts of an entity do: it goes to the first.
         start = max(start, at)
         if start < end:
             parts += [(text[at:start], 0.0, None), (text[start:end], weight, why)]

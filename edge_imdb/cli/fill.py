@@ -40,7 +40,7 @@ from .texts import as_json_line, file_options, open_rows, text_arguments
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Texts filled at the same time, one thread each. Use one per core for the highest throughput.",
+    help="Number of texts to fill at the same time, each on one thread. One per core gives the highest throughput.",
 )
 @click.option("--json", "as_json", is_flag=True, help='Print one JSON object per text: {"row", "text", "fills"}.')
 @model_options

@@ -76,11 +76,11 @@ class _Closed(io.TextIOBase):
     """Standard output that was closed before the start, as by `>&-`: fine for a command that prints nothing."""
 
     def write(self, text: str) -> int:
-        raise OutputError("Standard output is closed: give it a file, a pipe or a terminal.")
+        raise OutputError("Standard output is closed: redirect it to a file or a pipe.")
 
 
 def _open_standard_streams() -> None:
-    """Put something in place of a closed standard stream, for which Python has None.
+    """Replace a closed standard stream, which is None in Python, with something that can be used.
 
     Its descriptor too: the next file to be opened would get its number, and whatever a library prints.
     """
@@ -135,7 +135,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="edge-imdb")
 def cli() -> None:
-    """Film reviews on small devices, without PyTorch: label their sentiment, or fill in masked words.
+    """Label the sentiment of film reviews and fill in masked words, on small devices, without PyTorch.
 
     \b
     edge-imdb predict "great film"

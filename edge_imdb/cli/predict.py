@@ -41,8 +41,8 @@ def predict(
 
     Prints one line per review, with its label and calibrated score, in the order given.
 
-    With --json each object has the number of its row, from 1 (in a text file, the line), and a skipped row has the
-    label null. With --top-k a line has several labels with their scores, and an object has "labels".
+    With --json each object has the number of its row, counted from 1 (in a text file, the line), and the label of a
+    skipped row is null. With --top-k each line has several labels with their scores, and each object has "labels".
 
     \b
     edge-imdb predict "great film"

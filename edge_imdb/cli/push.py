@@ -14,9 +14,10 @@ from ..errors import BundleError
 @click.argument("repository")
 @click.option("--private", is_flag=True, help="Make the repository private, if it is new.")
 def push(folder: Path, repository: str, private: bool) -> None:
-    """Upload FOLDER, a bundle or a finished run, to REPOSITORY on the Hub, which is made if it is missing.
+    """Upload a bundle or a finished run to the Hub.
 
-    Every file of a bundle is checked first. Log in once before, with `hf auth login`. The bundle is then used by name.
+    FOLDER is the bundle or the run. REPOSITORY, user/repo, is created if it doesn't exist. Every file of a bundle is
+    checked first. Log in once with `hf auth login`. Afterwards the bundle can be used by its name.
 
     \b
     edge-imdb push models/sentiment user/repo

@@ -14,50 +14,57 @@ from ..bundle import TASKS
 from ..errors import UsageError
 from .common import EXACT, SLIDING_WINDOWS, ModelOptions, model_options, say
 
-# Of a job that was done to its end but in which some rows have an error.
+# The exit code of a job that is done, but in which some rows have an error.
 BAD_ROWS = 3
-# Seconds between two lines where standard error is no terminal.
+# Seconds between two lines if standard error is not a terminal.
 _QUIET = 30.0
 
 
 @click.command()
 @click.argument("inputs", metavar="INPUT...", nargs=-1)
 @click.option(
-    "--output", metavar="OUT", help="File by its name (.parquet, .csv, .tsv, .jsonl), else a folder of parts."
+    "--output", metavar="OUT", help="File to write (.parquet, .csv, .tsv, .jsonl); any other name is a folder of parts."
 )
-@click.option("--column", default="text", show_default=True, help="Column of the texts.")
-@click.option("--task", type=click.Choice(TASKS), default="sentiment", show_default=True, help="What to add to a row.")
+@click.option("--column", default="text", show_default=True, help="Column that holds the texts.")
+@click.option("--task", type=click.Choice(TASKS), default="sentiment", show_default=True, help="Which model to run.")
 @click.option(
-    "--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="fill-mask: words for each mask."
+    "--top-k",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Number of words for each mask, in fill-mask.",
 )
 @click.option("--explain", type=click.IntRange(min=1), metavar="N", help="Add the N words that decided most.")
 @click.option("--min-score", type=click.FloatRange(0, 1), help="Label rows under this score unsure.")
 @click.option(
     "--input-format",
     type=click.Choice(["csv", "tsv", "jsonl", "json", "parquet", "text"]),
-    help="Kind of the inputs.  [default: by their names; text for standard input]",
+    help="Format of the inputs.  [default: by their extension; text for standard input]",
 )
 @click.option(
     "--output-format",
     type=click.Choice(["parquet", "csv", "tsv", "jsonl"]),
-    help="Kind of the parts in a folder.  [default: parquet]",
+    help="Format of the parts in a folder.  [default: parquet]",
 )
-@click.option("--prefix", help="Before the names of the added columns.  [default: predicted_ if they are taken]")
+@click.option("--prefix", help="Prefix of the added columns.  [default: predicted_ if a name is taken]")
 @click.option(
     "--part-rows",
     type=click.IntRange(min=1),
     default=1000,
     show_default=True,
-    help="Rows a part; those in work are done again after a kill.",
+    help="Rows per part. After a kill, unfinished parts are labelled again.",
 )
 @click.option(
-    "--workers", type=click.IntRange(min=1), help="Texts at a time.  [default: one a core; --ray: all but one]"
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Number of texts to label at the same time; with --ray, of actors.  [default: one per core; with --ray, all "
+    "free CPUs but one]",
 )
-@click.option("--strict", is_flag=True, help="Stop at the first bad row, instead of writing it with its error.")
-@click.option("--overwrite", is_flag=True, help="Replace what another job wrote to OUT.")
+@click.option("--strict", is_flag=True, help="Stop at the first bad row instead of writing it with its error.")
+@click.option("--overwrite", is_flag=True, help="Replace the output of another job.")
 @click.option("--ray", metavar="ADDRESS", help="Label on a Ray cluster: auto, local, or its address.")
-@click.option("--json-progress", is_flag=True, help="Print progress and the summary as JSON, an object a line.")
-@click.option("--status", "shown", metavar="OUT", help="Show how far the job that writes OUT is, and end.")
+@click.option("--json-progress", is_flag=True, help="Print progress and the summary as JSON, one object per line.")
+@click.option("--status", "shown", metavar="OUT", help="Show the progress of the job that writes OUT, then exit.")
 @EXACT
 @SLIDING_WINDOWS
 @model_options
@@ -83,10 +90,11 @@ def score(
     sliding_windows: bool,
     model_options: ModelOptions,
 ) -> None:
-    """Label whole data sets: files of any size, in constant memory, resumed where they were stopped or killed.
+    """Label whole data sets, and continue after an interruption.
 
-    INPUT are files and folders of .csv, .tsv, .jsonl, .json, .parquet and .txt, also with .gz or .zst; - is standard
-    input. Every column is kept; label, score and error are added. Exit code 3: done, but some rows have an error.
+    Each INPUT is a .csv, .tsv, .jsonl, .json, .parquet or .txt file of any size, also with .gz or .zst, or a folder of
+    such files; - is standard input. Every column is kept; label, score and error are added. To continue after Ctrl-C or
+    a kill, run the same command again. Exit code 3 means that all is done, but some rows have an error.
 
     \b
     edge-imdb score reviews/*.parquet --column text --output labelled/
@@ -98,7 +106,7 @@ def score(
 
     if shown is not None:
         if inputs or output is not None:
-            raise UsageError("--status shows a job that is there: give no input and no --output beside it.")
+            raise UsageError("--status shows an existing job: leave the inputs and --output out.")
         _show_status(scoring.status(shown), json_progress)
         return
     if not inputs or output is None:
@@ -106,7 +114,7 @@ def score(
             "Give what to score and where to write it, as in edge-imdb score reviews.csv --output labelled/"
         )
     if model_options.threads not in (None, 1):
-        raise UsageError("score gives each text one thread, which labels the most a second: leave --threads out.")
+        raise UsageError("score gives each text one thread, which has the highest throughput: leave --threads out.")
     line = _Lines() if json_progress else _Line()
     _say_at_ctrl_c(line)
     try:
@@ -141,19 +149,19 @@ def score(
     else:
         counts = "".join(f", {count:,} {label}" for label, count in summary.labels.items())
         errors = f", {summary.errors:,} with an error" if summary.errors else ""
-        before = "" if summary.labelled == summary.rows else f" ({summary.rows - summary.labelled:,} were there)"
-        rate = f", {summary.labelled / summary.seconds:.1f} rows a second" if summary.labelled else ""
+        before = "" if summary.labelled == summary.rows else f" ({summary.rows - summary.labelled:,} were already done)"
+        rate = f", {summary.labelled / summary.seconds:.1f} rows per second" if summary.labelled else ""
         click.echo(f"{summary.output}: {summary.rows:,} rows{before}{counts}{errors}; {_time(summary.seconds)}{rate}")
     if summary.errors:
         raise SystemExit(BAD_ROWS)
 
 
 def _say_at_ctrl_c(line: _Line | _Lines) -> None:
-    """Have Ctrl-C tell how to go on, at once: unwinding waits for the texts in work, and may be cut short."""
+    """Have Ctrl-C say at once how to continue, because unwinding waits for the running texts and may be cut short."""
 
     def stop(number: int, frame: object) -> None:
         line.close()
-        say("Stopped. Whole parts are kept: the same command goes on after them.")
+        say("Stopped. Finished parts are kept: run the same command again to continue.")
         raise KeyboardInterrupt
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -161,7 +169,7 @@ def _say_at_ctrl_c(line: _Line | _Lines) -> None:
 
 
 class _Line:
-    """One line on a terminal, written anew; elsewhere a line now and then."""
+    """Progress for people: one line that is updated on a terminal, elsewhere a new line now and then."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
@@ -188,7 +196,7 @@ class _Line:
 
 
 class _Lines:
-    """A JSON object a line on standard output."""
+    """Progress for programs: one JSON object per line on standard output."""
 
     def report(self, record: dict[str, Any]) -> None:
         if record["phase"] != "done":
@@ -206,7 +214,7 @@ def _progress(record: dict[str, Any]) -> str:
     text = f"{record['rows']:,} of {record['total']:,} rows ({100 * record['rows'] / record['total']:.1f} %)"
     text += f", {record['parts']:,} of {record['of']:,} parts"
     if record["rows_per_second"]:
-        text += f", {record['rows_per_second']:.1f} rows a second, {_time(record['seconds_left'])} left"
+        text += f", {record['rows_per_second']:.1f} rows per second, {_time(record['seconds_left'])} left"
     return text + (f", {record['errors']:,} with an error" if record["errors"] else "")
 
 
@@ -215,7 +223,13 @@ def _show_status(record: dict[str, Any], as_json: bool) -> None:
         click.echo(json.dumps(record))
         return
     finished = record["parts"] == record["of"]
-    state = "running" if record["running"] else "finished" if finished else "stopped: the same command goes on"
+    state = (
+        "running"
+        if record["running"]
+        else "finished"
+        if finished
+        else "stopped: run the same command again to continue"
+    )
     click.echo(f"{_progress({**record, 'phase': 'score'})}; {state}")
 
 

@@ -10,7 +10,7 @@ import click
 
 from ..bundle import TASKS
 from ..serve.limits import Limits
-from .common import ModelOptions, workshop
+from .common import EXACT, ModelOptions, workshop
 
 
 def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -25,16 +25,31 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address; another than this machine needs a key.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 takes a free one."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; one that other machines can reach needs a key.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
 )
 @click.option("--api-key", envvar="EDGE_IMDB_API_KEY", help="Key that clients must send.  [env: EDGE_IMDB_API_KEY]")
-@click.option("--insecure", is_flag=True, help="Answer other machines without a key.")
-@click.option("--open-metrics", is_flag=True, help="Answer /metrics without the key.")
-@click.option("--cors-origin", "cors_origins", multiple=True, help="Web site whose pages may call; repeat for more.")
-@click.option("--task", "tasks", type=click.Choice(TASKS), multiple=True, help="Serve this task alone.")
-@click.option("--workers", type=click.IntRange(min=1), help="Texts worked on at a time.  [default: one per core]")
+@click.option("--insecure", is_flag=True, help="Answer other machines even without a key.")
+@click.option("--open-metrics", is_flag=True, help="Answer /metrics without a key.")
+@click.option(
+    "--cors-origin", "cors_origins", multiple=True, help="Website whose pages may call the server; repeat for more."
+)
+@click.option("--task", "tasks", type=click.Choice(TASKS), multiple=True, help="Serve only this task.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Number of texts to process at the same time.  [default: one per core]",
+)
 @click.option("--sentiment-model", metavar="BUNDLE", help="Sentiment bundle.  [default: see edge-imdb info]")
 @click.option("--fill-mask-model", metavar="BUNDLE", help="Fill-mask bundle.  [default: see edge-imdb info]")
 @click.option(
@@ -42,17 +57,22 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
     type=click.Choice(["auto", "int8", "fp32"]),
     default="auto",
     show_default=True,
-    help="Which graph of the bundles; auto is int8 on a CPU.",
+    help="Which graph of the bundles to run; auto means int8 on a CPU.",
 )
-@click.option("--provider", default="auto", show_default=True, help="auto, cpu, cuda, or another that is installed.")
-@click.option("--exact", is_flag=True, help="Always read the whole review; never stop early.")
-@click.option("--access-log/--no-access-log", default=True, show_default=True, help="A line for each request.")
+@click.option(
+    "--provider",
+    default="auto",
+    show_default=True,
+    help="Execution provider: auto, cpu, cuda, or another that is installed.",
+)
+@EXACT
+@click.option("--access-log/--no-access-log", default=True, show_default=True, help="Log one line per request.")
 @_limit_options
 def serve(tasks: tuple[str, ...], **values: Any) -> None:
-    """Answer Hugging Face's and text-embeddings-inference's clients over HTTP.
+    """Serve both models over HTTP, to clients of Hugging Face and text-embeddings-inference.
 
-    Each request's log line is JSON on standard error, without its text. SIGTERM or Ctrl-C finishes the requests in
-    flight, a second one ends at once. Paths and examples are at /docs.
+    Every request is logged on standard error, as one line of JSON without its text. SIGTERM or Ctrl-C lets the requests
+    in flight finish; a second one stops the server at once. The server describes its paths, with examples, at /docs.
 
     \b
     edge-imdb serve

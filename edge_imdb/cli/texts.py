@@ -38,7 +38,9 @@ def file_options(kind: str) -> Callable[[Callable[..., None]], Callable[..., Non
             "or .zst.",
         ),
         click.option("--column", default="text", show_default=True, help=f"Column of --file that holds the {kind}."),
-        click.option("--delimiter", help="Delimiter of the .csv or .tsv in --file.  [default: a comma, a tab]"),
+        click.option(
+            "--delimiter", help="Delimiter of the .csv or .tsv in --file.  [default: comma for .csv, tab for .tsv]"
+        ),
         click.option(
             "--skip-blank", is_flag=True, help=f"Skip blank {kind} and nulls instead of stopping at the first one."
         ),
@@ -56,7 +58,7 @@ def file_options(kind: str) -> Callable[[Callable[..., None]], Callable[..., Non
 class Row:
     """A text, its number among all from 1, and the place where it stands, e.g. ``"reviews.csv line 3"``.
 
-    ``text`` may be no str where the file has null or a number.
+    ``text`` is not a str if the file has null or a number there.
     """
 
     number: int
@@ -65,7 +67,7 @@ class Row:
     column: str | None = None
 
     def of(self, function: Callable[[str], Result]) -> Result:
-        """``function`` of the text. Its InputErrors name the place, but for the one text of a command line."""
+        """``function`` of the text. Its InputErrors name the place, unless the command line has only one text."""
         if self.text is None or not isinstance(self.text, str):
             from ..tables import no_text
 
@@ -103,9 +105,9 @@ class Rows:
     _skipped: int = field(default=0, init=False)
 
     def each(self, function: Callable[[str], Result], workers: int, label: str) -> Iterator[tuple[Row, Result | None]]:
-        """Each row with ``function`` of its text, in order, as soon as it is done; None for a row that is passed over.
+        """Each row with ``function`` of its text, in order, as soon as it is done; None for a row that is skipped.
 
-        A progress bar is shown where standard error is a terminal and standard output is none.
+        A progress bar is shown if standard error is a terminal and standard output is not.
         """
         from ..inputs import ordered_map
 
@@ -133,7 +135,7 @@ class Rows:
                     bar.update(self.read - shown)
                     shown = self.read
         if self._skipped > _NAMED:
-            say(f"{self._skipped} blank rows were skipped in all.")
+            say(f"{self._skipped} blank rows were skipped in total.")
 
     def _skip(self, row: Row) -> None:
         self._skipped += 1
@@ -204,7 +206,7 @@ def _file_rows(file: Path, column: str, delimiter: str | None, skip_blank: bool)
 
 
 def _standard_input(usage: str | None) -> Iterator[Row]:
-    """The lines of standard input. ``usage`` says what to do where there are none and nobody named it."""
+    """The lines of standard input. ``usage`` says what to do if it is a terminal and nobody asked for it."""
     from ..tables import iter_lines
 
     number = 0

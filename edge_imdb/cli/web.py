@@ -11,16 +11,20 @@ from .common import say
 
 
 @click.command()
-@click.option(
-    "--build", type=click.Path(path_type=Path), help="Write the static site to this folder, and serve nothing."
-)
-@click.option("--overwrite", is_flag=True, help="Replace a site that is in that folder.")
+@click.option("--build", type=click.Path(path_type=Path), help="Write the page to this folder instead of serving it.")
+@click.option("--overwrite", is_flag=True, help="Replace the page that is already in that folder.")
 @click.option("--sentiment", type=click.Path(path_type=Path), help="Folder of a sentiment bundle.")
 @click.option("--fill-mask", type=click.Path(path_type=Path), help="Folder of a fill-mask bundle.")
-@click.option("--without-fill-mask", is_flag=True, help="Leave out the words for [MASK].")
+@click.option("--without-fill-mask", is_flag=True, help="Leave out the model that fills in masked words.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8040, show_default=True, help="0 takes a free one.")
-@click.option("--no-browser", is_flag=True, help="Open no browser.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8040,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
+@click.option("--no-browser", is_flag=True, help="Don't open a browser.")
 def web(
     build: Path | None,
     overwrite: bool,
@@ -31,9 +35,10 @@ def web(
     port: int,
     no_browser: bool,
 ) -> None:
-    """Label reviews as you type, in a browser, with the words that decided; or write that page for any web host.
+    """Open a page that labels reviews as you type and shows which words decided.
 
-    The models run in the browser, and no text leaves it.
+    The models run in the browser, and no text leaves it. With --build, the page is written to a folder that any web
+    host can serve.
 
     \b
     edge-imdb web
@@ -42,7 +47,7 @@ def web(
     if without_fill_mask and fill_mask is not None:
         raise UsageError("Give --fill-mask or --without-fill-mask, not both.")
     if overwrite and build is None:
-        raise UsageError("--overwrite goes with --build.")
+        raise UsageError("--overwrite is for --build: leave it out.")
     from ..web.site import build_site, make_site
 
     models: dict[str, Path | None] = {"sentiment": sentiment}
@@ -50,7 +55,7 @@ def web(
         models["fill-mask"] = fill_mask
     if build is not None:
         size = build_site(build, models, overwrite=overwrite)
-        say(f"wrote {build} ({size / 1e6:.1f} MB): put it on any host of static files, over HTTPS")
+        say(f"wrote {build} ({size / 1e6:.1f} MB): any static web host can serve it, over HTTPS")
         return
     from ..web.server import make_server
 

@@ -39,11 +39,11 @@ def read_reviews(
     """Read the labelled reviews of one split.
 
     ``data`` is a file that ``tables.iter_rows`` reads, which is its own and only split; or a folder in the Hub's layout
-    or a Hub id, both read with ``datasets``. Labels may be words or whole numbers, which CSV has no way to tell apart:
-    where all are whole numbers, they count as numbers. ``names`` gives the labels in their
-    order, so that a second file uses the numbers of the first; without it, the data's own names in sorted order,
-    numbers by their size. A name that the data set declares counts as one of ``names`` too if one begins the other, as
-    ``neg`` begins ``negative``. ``delimiter`` separates the fields of CSV.
+    or a Hub id, both read with ``datasets``. Labels may be words or whole numbers, which CSV can't tell apart: if
+    all of them are whole numbers, they count as numbers. ``names`` gives the labels in their order, so that a second
+    file uses the numbers of the first; without it, they are the data's own names in sorted order, numbers by their
+    size. A name that the data set declares also counts as one of ``names`` if one begins the other, as ``neg`` begins
+    ``negative``. ``delimiter`` separates the fields of CSV.
 
     Raises InputError (file), DataError (content) or HubError (no such data set, no network).
     """
@@ -56,7 +56,7 @@ def read_reviews(
 
 def _refuse_file(path: Path) -> None:
     if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is of no known kind: use {', '.join(TABLES)}, each also as .gz or .zst.")
+        raise InputError(f"{path} has an unknown extension: use {', '.join(TABLES)}, each also as .gz or .zst.")
 
 
 def read_texts(data: str, split: str, text_column: str = "text", delimiter: str | None = None) -> list[str]:
@@ -83,7 +83,7 @@ def _read_table(
         if not isinstance(text, str) or is_blank(text):
             raise DataError(f"{place} has no text: remove the row or fill it in.")
         if label is None or isinstance(label, float) or not str(label).strip():
-            raise DataError(f"{place} has {label!r} for a label: use a word or a whole number.")
+            raise DataError(f"{place} has the label {label!r}: use a word or a whole number.")
         texts.append(text)
         raw.append(label if isinstance(label, int) and not isinstance(label, bool) else str(label).strip())
     return _with_indices(str(path), texts, raw, None, names)
@@ -98,7 +98,7 @@ def _read_dataset(data: str, split: str, text_column: str, label_column: str, na
     for number, label in enumerate(raw, 1):
         if not isinstance(label, (int, str)):
             raise DataError(
-                f"Split {split!r} of {data} has {label!r} for a label in row {number}: use a word or a number."
+                f"Split {split!r} of {data} has the label {label!r} in row {number}: use a word or a whole number."
             )
     return _with_indices(f"Split {split!r} of {data}", texts, raw, own, names)
 
@@ -182,5 +182,5 @@ def _with_indices(
     unknown_words = sorted(set(words) - set(index))
     if unknown_words:
         known = ", ".join(repr(name) for name in names)
-        raise DataError(f"{source} has the label {unknown_words[0]!r}, which is not known here: use {known}.")
+        raise DataError(f"{source} has the unknown label {unknown_words[0]!r}: use {known}.")
     return Reviews(texts, [index[word] for word in words], list(names))

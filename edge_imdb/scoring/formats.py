@@ -45,7 +45,7 @@ def encode(table: Any, kind: str) -> bytes:
 
 
 def _combined(table: Any) -> Any:
-    """Without the seams that reading left, which would make other pages."""
+    """``table`` in one piece, because the pieces that reading left would change the bytes."""
     return table.combine_chunks()
 
 
@@ -94,7 +94,7 @@ def tally(data: bytes, kind: str, label: str | None, error: str) -> tuple[Counte
 
 
 def join(parts: Sequence[str], get: Callable[[str], bytes], target: IO[bytes], kind: str, packed: str | None) -> None:
-    """Write all parts to ``target`` as one file, a part in memory at a time (Parquet: 16 MiB of columns)."""
+    """Write all parts to ``target`` as one file, with one part in memory at a time (Parquet: 16 MiB of columns)."""
     if kind == "parquet":
         _join_parquet(parts, get, target)
         return

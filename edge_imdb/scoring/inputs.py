@@ -1,7 +1,7 @@
 """find_inputs, survey and Reader: rows of any number of files of any size, in constant memory, by their number.
 
 Parquet is read with pyarrow. CSV, JSON and text are split into rows by the parsers that ``tables`` uses: pyarrow's own
-stop at the first bad row, or leave it out and don't say where it stood, and here it must become a row with an error.
+stop at the first bad row, or leave it out without saying where it was, but here it must become a row with an error.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 NAMES = ", ".join(FORMATS)
 # How a column of JSON is held: a type of Arrow's, or the JSON text of each value where the rows don't agree.
 JSON_KINDS = ("null", "bool", "int64", "double", "string", "json")
-# A field of this many characters is no review: a quote is missing, and without a limit it would take in the whole file.
+# A field of this many characters is not a review: a quote is missing, and without a limit it would swallow the file.
 _FIELD_LIMIT = 1 << 26
 _ROWS = 1024
 _CHUNK = 1 << 20
@@ -63,7 +63,7 @@ class Source:
 class Block:
     """Some rows in a row. *Shape:* every list ``(rows,)``, ``table`` too; ``errors`` None for a row that could be read.
 
-    ``texts`` is None where ``errors`` isn't. ``places`` name each row as a person would, e.g. ``reviews.csv line 3``.
+    ``texts`` is None for a row with an error. ``places`` name each row as a person would, e.g. ``reviews.csv line 3``.
     """
 
     table: Any
@@ -73,7 +73,7 @@ class Block:
 
 
 def find_inputs(inputs: Sequence[str | File], input_format: str | None = None) -> list[Source]:
-    """The files that ``inputs`` name, in their order; of a folder every file of a known kind below it, by name.
+    """The files that ``inputs`` name, in their order. A folder gives every file of a known kind below it, by name.
 
     Raises InputError if one is missing or of no known kind, or if a folder has none.
     """
@@ -84,7 +84,7 @@ def find_inputs(inputs: Sequence[str | File], input_format: str | None = None) -
         found, folder = ([name], False) if isinstance(name, File) else glob(name)
         known = [source for file in found if (source := _source(file, input_format, folder)) is not None]
         if not known:
-            raise InputError(f"{name} holds no file to score: it needs one of {NAMES}, as it is or with .gz or .zst.")
+            raise InputError(f"{name} has no file to score: it needs one of {NAMES}, each also as .gz or .zst.")
         sources += known
     seen: set[File] = set()
     for source in sources:
@@ -105,9 +105,9 @@ def _source(file: File, input_format: str | None, folder: bool) -> Source | None
     if kind is None:
         if folder:
             return None
-        raise InputError(f"{file.name} is of no known kind: use {NAMES}, or say which it is with --input-format.")
+        raise InputError(f"{file.name} has an unknown extension: use {NAMES}, or give --input-format.")
     if kind == "parquet" and compression:
-        raise InputError(f"{file.name} is Parquet in another compression: unpack it first, Parquet is packed within.")
+        raise InputError(f"{file.name} is a compressed Parquet file: decompress it first.")
     return Source(file, kind, compression)
 
 
@@ -137,7 +137,7 @@ def survey(source: Source, known: dict[str, Any] | None = None) -> None:
 def schema_of(sources: Sequence[Source], column: str) -> Any:
     """The Arrow schema of all inputs together, by the columns' names in the order in which they come.
 
-    Raises InputError if the text column is missing or holds no text, or if two files have it in types that differ.
+    Raises InputError if the text column is missing or holds no text, or if a column has different types in two files.
     """
     pyarrow = require("pyarrow", "pyarrow", "edge-imdb score")
     fields: dict[str, Any] = {}
@@ -155,7 +155,7 @@ def schema_of(sources: Sequence[Source], column: str) -> Any:
                     continue
                 raise InputError(
                     f"Column {one.name!r} is {there.type} in {origin[one.name]} and {one.type} in {source.name}: "
-                    "score them one by one, or save them alike."
+                    "score them separately, or save both with one type."
                 )
         names = [one.name for one in own]
         if column not in names and source.rows:
@@ -166,9 +166,9 @@ def schema_of(sources: Sequence[Source], column: str) -> Any:
         kind = kind.value_type
     text = (pyarrow.types.is_string, pyarrow.types.is_large_string, pyarrow.types.is_string_view, pyarrow.types.is_null)
     if not any(test(kind) for test in text):
-        shown = "values of several kinds" if fields[column].metadata else f"{kind}, which is"
+        shown = "values of several kinds" if fields[column].metadata else kind
         if not (fields[column].metadata and kind == pyarrow.string()):
-            raise InputError(f"Column {column!r} of {origin[column]} holds {shown} no text: name the right one.")
+            raise InputError(f"Column {column!r} of {origin[column]} holds {shown}, not text: name the right one.")
     return pyarrow.schema(list(fields.values()))
 
 
@@ -250,7 +250,9 @@ class _Cursor:
         raise NotImplementedError
 
     def changed(self) -> InputError:
-        return InputError(f"{self.source.name} was changed while it was read: leave it as it is until all is done.")
+        return InputError(
+            f"{self.source.name} was changed while it was read: leave it unchanged until the job is done."
+        )
 
     def check(self, rows: int, wanted: int) -> None:
         """Raise InputError if the file isn't the one whose rows were counted."""
@@ -415,7 +417,7 @@ def _named(source: Source) -> Iterator[None]:
             what = f"readable {source.compression}"
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(
-            f"{source.name} is not {what or 'readable'} to its end ({reason}): was it cut short? Copy it again."
+            f"{source.name} is not {what or 'readable'} to its end ({reason}): it may be truncated; copy it again."
         ) from None
 
 
@@ -468,7 +470,7 @@ class _Rows:
                 return
             except csv.Error as error:
                 if not self.header:
-                    raise InputError(f"{self.source.name} line 1 is not valid CSV ({error}): mend it.") from None
+                    raise InputError(f"{self.source.name} line 1 is not valid CSV ({error}): correct it.") from None
                 yield reader.line_num, f"It is not valid CSV ({error})."
                 continue
             if not row:
@@ -479,7 +481,7 @@ class _Rows:
             self.header = row
             double = sorted({name for name in row if row.count(name) > 1})
             if double:
-                raise InputError(f"{self.source.name} has two columns {double[0]!r}: give each its own name.")
+                raise InputError(f"{self.source.name} has two columns named {double[0]!r}: give each its own name.")
             if not all(map(_encodable, row)):
                 raise InputError(f"{self.source.name} is not UTF-8: save it as UTF-8 and try again.")
 
@@ -517,7 +519,7 @@ class _Rows:
             yield number, self._parsed(raw)
 
     def skip(self, rows: int) -> None:
-        """Pass over rows without parsing more of them than tells where they end."""
+        """Skip rows, parsing only as much of them as shows where they end."""
         if rows:
             next(itertools.islice(self._records, rows - 1, rows), None)
 
@@ -593,7 +595,7 @@ def _array(file: Iterable[bytes] | IO[bytes]) -> Iterator[tuple[int, Any]]:
         return True
 
     def sign() -> str:
-        """The next character that is no white space; '' at the end."""
+        """The next character that is not white space; '' at the end."""
         nonlocal at
         while True:
             while at < len(buffer) and buffer[at] in " \t\r\n":
@@ -629,6 +631,6 @@ def _array(file: Iterable[bytes] | IO[bytes]) -> Iterator[tuple[int, Any]]:
             if follows == "]":
                 break
             if follows != ",":
-                raise ValueError(f"after entry {number} neither , nor ] stands")
+                raise ValueError(f"entry {number} is followed by neither , nor ]")
     if sign():
-        raise ValueError("something follows the array")
+        raise ValueError("there is text after the array")

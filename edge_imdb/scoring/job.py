@@ -1,4 +1,4 @@
-"""score and status: the plan, the parts that are missing, and what is told meanwhile."""
+"""score and status: the plan, the missing parts, and the reports on progress."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def score(
     report: Report | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Summary:
-    """Label every row of ``inputs`` and write it to ``output``; go on where an earlier call was stopped or killed.
+    """Label every row of ``inputs`` and write it to ``output``; continue where an earlier call was stopped or killed.
 
     Arguments:
         inputs: files, folders or fsspec's addresses: CSV, TSV, JSON Lines, JSON array, Parquet or text, all but Parquet
@@ -107,16 +107,17 @@ def score(
         explain: sentiment: add the column ``words``, that many words that decided most, the strongest first, each with
             its weight as in ``Sentiment.explain``, whose score is then told; a list of structs, in CSV as JSON.
         min_score: sentiment: a row whose score is under it, from 0 to 1, gets the label ``unsure``.
-        workers: texts at a time; None is one a core. With ``ray``: actors; None is all free CPUs but one.
-        part_rows: rows a part, of which those in work are lost when the process is killed.
-        prefix: what stands before the names of the added columns; None is nothing, or ``predicted_`` if the input has
-            a column of such a name.
+        workers: number of texts at a time; None means one per core. With ``ray``, the number of actors; None means one
+            less than the free CPUs.
+        part_rows: rows per part. If the process is killed, the parts that it was working on are lost.
+        prefix: prefix of the added columns' names; None means no prefix, or ``predicted_`` if the input already has
+            one of the names.
         strict: stop at the first bad row, instead of writing it with its error.
         overwrite: replace what another job wrote to ``output``.
         ray: ``auto``, ``local`` or the address of a Ray cluster; None labels on this machine.
         report: called with a dict of numbers about twice a second: ``rows``, ``total``, ``rows_per_second``,
             ``seconds_left``, ``parts``, ``of``, ``errors``, ``phase``.
-        say: called with a line that a person should know.
+        say: called with each message for a person.
 
     The bytes of the output are the same however often it was interrupted, and on Ray. Raises UsageError, InputError,
     OutputError, BundleError, ProviderError, MissingDependencyError.
@@ -141,9 +142,9 @@ def score(
     with contextlib.ExitStack() as stack:
         if "-" in names:
             if len(names) > 1:
-                raise UsageError("- is standard input: give no other input beside it.")
+                raise UsageError("- is standard input: leave the other inputs out.")
             if say is not None:
-                say("Standard input can't be read twice: to go on after an interruption, pipe the same into it again.")
+                say("Standard input can't be read twice: to continue after an interruption, pipe the same data again.")
             file = stack.enter_context(spooled(sys.stdin.buffer))
             sources = find_inputs([File(str(file.name), "standard input")], input_format or "text")
         else:
@@ -168,7 +169,7 @@ def score(
             progress.counted(source.rows)
         rows = sum(source.rows for source in sources)
         if not rows:
-            raise InputError(f"{', '.join(map(str, names))} holds no row: give at least one text.")
+            raise InputError(f"{', '.join(map(str, names))} has no rows: give at least one text.")
         schema = schema_of(sources, column)
         added = _added(options, schema.names, prefix)
         labeller = Labeller(options)
@@ -183,8 +184,8 @@ def score(
         if old is not None and (differences := old.differences(job)):
             if not overwrite:
                 raise OutputError(
-                    f"{store.name} holds another job: {'; '.join(differences)}. Choose another --output, or replace "
-                    "it with --overwrite."
+                    f"{store.name} has the parts of another job: {'; '.join(differences)}. Choose another --output, or "
+                    "replace it with --overwrite."
                 )
             _clear(store)
             old = None
@@ -231,7 +232,7 @@ def score(
 
 
 def _check_apart(inputs: Sequence[str], target: Target) -> None:
-    """The output must not be among the inputs, where the next run would take it for one."""
+    """The output must not be inside an input, because the next run would read it."""
     for name in inputs:
         for place in filter(None, (target.parts, target.file)):
             if is_url(name) or is_url(place):
@@ -239,7 +240,7 @@ def _check_apart(inputs: Sequence[str], target: Target) -> None:
             else:
                 inside = Path(place).resolve().is_relative_to(Path(name).resolve())
             if inside:
-                raise UsageError(f"The output {place} lies in the input {name}: choose a place outside of it.")
+                raise UsageError(f"The output {place} is inside the input {name}: choose another place.")
 
 
 def find_target(output: str, output_format: str | None = None) -> Target:
@@ -258,25 +259,29 @@ def find_target(output: str, output_format: str | None = None) -> Target:
     if output.endswith("/") or (suffix not in formats.SUFFIXES and compression is None) or exists(trimmed) == "folder":
         if suffix in (".json", ".txt", ".xlsx", ".xls", ".feather", ".arrow") and exists(trimmed) != "folder":
             raise UsageError(
-                f"{output} is of a kind that isn't written: use .parquet, .csv, .tsv or .jsonl, or a folder."
+                f"{output} has an extension that can't be written: use .parquet, .csv, .tsv or .jsonl, or a folder."
             )
         return Target(trimmed, None, output_format or "parquet", None)
     if suffix not in formats.SUFFIXES or (compression and suffix == ".parquet"):
         raise UsageError(
-            f"{output} is of a kind that isn't written: use .parquet, or .csv.gz, .tsv.gz, .jsonl.gz, .zst."
+            f"{output} has an extension that can't be written: use .parquet, or .csv, .tsv, .jsonl with .gz or .zst."
         )
     kind = formats.SUFFIXES[suffix]
     if output_format not in (None, kind):
-        raise UsageError(f"{output} is {kind} by its name, and --output-format says {output_format}: leave one out.")
+        raise UsageError(
+            f"{output} is {kind} by its name, but --output-format is {output_format}: leave --output-format out."
+        )
     return Target(trimmed + PARTS_SUFFIX, trimmed, kind, compression)
 
 
 def _check_free(store: Store, target: Target, old: Manifest | None, overwrite: bool) -> None:
     """Raise OutputError if something would be lost that no job of ours wrote, or wrote and finished."""
     if old is None and (others := sorted(store.names() - {_PROGRESS, manifest.NAME})):
-        raise OutputError(f"{store.name} holds files that are no parts of a job ({others[0]}): choose another place.")
+        raise OutputError(
+            f"{store.name} contains files that are not parts of a job ({others[0]}): choose another place."
+        )
     if target.file is not None and old is None and exists(target.file) and not overwrite:
-        raise OutputError(f"{target.file} is there already: --overwrite replaces it, or choose another place.")
+        raise OutputError(f"{target.file} already exists: use --overwrite to replace it, or choose another place.")
     if target.file is not None and exists(target.file) == "folder":
         raise OutputError(f"{target.file} is a folder: choose another place.")
 
@@ -294,7 +299,7 @@ def _added(options: Options, names: Sequence[str], prefix: str | None) -> tuple[
     added = tuple(chosen + name for name in options.columns)
     double = sorted(set(names) & set(added))
     if double:
-        raise UsageError(f"The input has a column {double[0]!r} already: choose other names with --prefix.")
+        raise UsageError(f"The input already has a column {double[0]!r}: choose other names with --prefix.")
     return added
 
 
@@ -333,12 +338,12 @@ def _label(
 def _get(store: Store, name: str) -> bytes:
     data = store.get(name)
     if data is None:
-        raise OutputError(f"{store.name}/{name} was removed meanwhile: run it again.")
+        raise OutputError(f"{store.name}/{name} was removed while the job ran: run the same command again.")
     return data
 
 
 def _tidy(store: Store) -> None:
-    """Leave nothing where no job was begun."""
+    """Leave nothing behind if no job was begun."""
     with contextlib.suppress(OutputError):
         if manifest.NAME not in (names := store.names()) and names <= {_PROGRESS}:
             store.remove(_PROGRESS)
@@ -366,7 +371,7 @@ class _Tally:
 
 
 class _Progress:
-    """Rows done, their rate and the time left: told to ``report`` and written beside the parts for ``status``."""
+    """Rows done, their rate and the time left: given to ``report``, and written beside the parts for ``status``."""
 
     def __init__(self, store: Store, report: Report | None) -> None:
         self._store, self._report = store, report
@@ -429,7 +434,7 @@ class _Progress:
 def status(output: str | os.PathLike[str]) -> dict[str, Any]:
     """How far the job that writes ``output`` is: what ``report`` gets, and ``running``: whether its process lives.
 
-    ``rows`` are those of whole parts, of which nothing can be lost any more. Raises OutputError if there is no job.
+    ``rows`` counts the rows of finished parts, which can't be lost any more. Raises OutputError if there is no job.
     """
     name = os.fspath(output).rstrip("/")
     for place in (name, name + PARTS_SUFFIX):
@@ -439,8 +444,8 @@ def status(output: str | os.PathLike[str]) -> dict[str, Any]:
             break
     else:
         if exists(name) == "file":
-            raise OutputError(f"{name} is finished: its parts were joined.")
-        raise OutputError(f"There is no job in {name}: give the --output of one.")
+            raise OutputError(f"The job of {name} is finished: its parts were joined.")
+        raise OutputError(f"There is no job in {name}: give the --output of a job.")
     there = store.names()
     done = [number for number, part in enumerate(job.parts) if part in there]
     record = json.loads(store.get(_PROGRESS) or b"{}")

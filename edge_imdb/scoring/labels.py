@@ -20,7 +20,7 @@ ERROR = "error"
 
 
 class Outcome(NamedTuple):
-    """What the model says of one text: ``value`` is None where ``error`` isn't."""
+    """What the model says about one text: either ``value`` or ``error``; the other is None."""
 
     value: Any
     error: str | None
@@ -28,7 +28,7 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Options:
-    """All that decides what a text gets, but for the bundle's content and the versions."""
+    """Everything that decides what a text gets, apart from the bundle's content and the versions."""
 
     task: str = "sentiment"
     model: str | None = None
@@ -70,7 +70,7 @@ class Labeller:
     def __init__(self, options: Options) -> None:
         self.options = options
         self._model: Any
-        # One thread a text: as many texts at a time as there are cores give the most a second, and the same bits
+        # One thread per text: as many texts at a time as there are cores give the highest throughput, and the same bits
         # everywhere.
         common: dict[str, Any] = {"provider": options.provider, "precision": options.precision, "threads": 1}
         if options.task == "sentiment":

@@ -1,4 +1,4 @@
-"""Local: the model on this machine, a text on each core.
+"""Local: the model on this machine, one text on each core.
 
 Threads and not processes: ONNX Runtime and the tokenizer let go of Python's lock, so both cores are busy
 (`benchmarks/score.py rate --processes` compares the two), they hold the model once, and they need no second start.

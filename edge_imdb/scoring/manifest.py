@@ -39,7 +39,7 @@ class Manifest:
         store.put(NAME, (json.dumps(record, indent=1) + "\n").encode("utf-8"))
 
     def differences(self, other: Manifest) -> list[str]:
-        """What makes ``other`` another job than this one, a phrase each. Where the inputs lie makes none."""
+        """What makes ``other`` another job than this one, a phrase each. The inputs' folder is not part of the job."""
         found = []
         ours, theirs = self.inputs, other.inputs
         if len(ours) != len(theirs):

@@ -2,7 +2,7 @@
 
 The driver reads and writes, so no node needs the inputs or the output's folder, no actor can leave a half-written part
 behind, and parts have the bytes of a local run. Actors take one CPU each and need nothing else of the cluster: Ray
-Data's own reader and writer want CPUs beside them, and wait forever where actors have taken all.
+Data's own reader and writer want further CPUs, and wait forever if actors have taken all of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..output import locked, staging
 from ..tables import require
 from .labels import Labeller, Options, Outcome, bundle_files, bundle_sha256
 
-# Texts a call: half a second of work, so that actors end together and a lost one loses little.
+# Texts per call: half a second of work, so that all actors end together and a lost one loses little.
 _CHUNK = 32
 # Calls that each actor has at most, one in work and one waiting; and how far results may come before their turn.
 _QUEUE = 2
@@ -121,7 +121,7 @@ class OnRay:
             if ended and not flying and not again:
                 return
             if not load and not starting:
-                raise EdgeImdbError(f"No actor could load the model: {failure or 'the cluster gave none'}.")
+                raise EdgeImdbError(f"No actor could load the model: {failure or 'the cluster started none'}.")
             ready, _ = ray.wait([*flying, *starting], num_returns=1, timeout=1.0)
             if not load and time.monotonic() > patience:
                 patience = time.monotonic() + _PATIENCE
@@ -145,11 +145,11 @@ class OnRay:
                     again.append(_Chunk(chunk.number, chunk.texts, chunk.deaths + 1))
                     if chunk.deaths + 1 >= _DEATHS:
                         raise EdgeImdbError(
-                            f"{_DEATHS} actors died at the same {len(chunk.texts)} texts ({_reason(error)}): "
-                            "find them with a local run."
+                            f"{_DEATHS} actors died on the same {len(chunk.texts)} texts ({_reason(error)}): "
+                            "run without --ray to find the cause."
                         ) from None
                     if load.pop(index, None) is not None:
-                        self._say("An actor was lost: its texts are given out again.")
+                        self._say("An actor was lost: its texts go to other actors.")
                         starting[self._actors[index].ready.remote()] = index
                 except task_error as error:
                     raise EdgeImdbError(f"An actor failed: {_reason(error)}.") from None
@@ -200,7 +200,7 @@ class _Actor:
         if mine != identity:
             differ = [key for key in identity if mine.get(key) != identity[key]]
             raise BundleError(
-                f"A node has {', '.join(f'{key} {mine.get(key)}' for key in differ)} and the driver "
+                f"A node has {', '.join(f'{key} {mine.get(key)}' for key in differ)}, but the driver has "
                 f"{', '.join(f'{key} {identity[key]}' for key in differ)}: install the same on all nodes."
             )
 
@@ -226,4 +226,4 @@ def _unpacked(sha256: str, fetch: Callable[[], dict[str, bytes]]) -> Path:
             if "Another process" not in str(error):
                 raise
             time.sleep(0.1)
-    raise OutputError(f"{folder} couldn't be written: another process has been at it for a minute.")
+    raise OutputError(f"{folder} couldn't be written: another process has been writing it for a minute.")

@@ -82,7 +82,7 @@ def glob(name: str) -> tuple[list[File], bool]:
 
 
 def is_url(name: str) -> bool:
-    """Whether fsspec is to find ``name``."""
+    """Whether ``name`` is for fsspec to find."""
     return "://" in name
 
 
@@ -91,9 +91,9 @@ def _system(name: str) -> tuple[Any, str]:
     try:
         system, path = fsspec.core.url_to_fs(name)
     except ImportError as error:
-        raise MissingDependencyError(f"{name} needs a package of fsspec's: {error}.") from None
+        raise MissingDependencyError(f"{name} needs another package of fsspec: {error}.") from None
     except ValueError as error:
-        raise InputError(f"{name} is of no known kind of store: {error}.") from None
+        raise InputError(f"{name} is not in a store that fsspec knows: {error}.") from None
     return system, path.rstrip("/")
 
 
@@ -108,7 +108,9 @@ def _remote(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InputError(f"{name} can't be read ({reason}): check the address, the network and your rights.") from None
+        raise InputError(
+            f"{name} can't be read ({reason}): check the address, the network and your permissions."
+        ) from None
 
 
 class Store:
@@ -132,11 +134,11 @@ class Store:
         raise NotImplementedError
 
     def writing(self) -> contextlib.AbstractContextManager[None]:
-        """Keep others from writing here meanwhile. Raises OutputError if another is at it, or it can't be written."""
+        """Keep others from writing here. Raises OutputError if another process is writing, or if writing fails."""
         raise NotImplementedError
 
     def sibling(self, name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
-        """A file at the address ``name`` that is there when the block ends without an error. Raises OutputError."""
+        """A file at the address ``name`` that appears when the block ends without an error. Raises OutputError."""
         raise NotImplementedError
 
     def clear(self) -> None:
@@ -166,8 +168,8 @@ def exists(name: str) -> str | None:
 
 
 def _kept(error: OutputError) -> OutputError:
-    """What ``whole_file`` says, and how to go on."""
-    return OutputError(str(error).split(":")[0] + ": all parts done so far are kept; put it right and run it again.")
+    """The error of ``whole_file``, with how to continue."""
+    return OutputError(str(error).split(":")[0] + ": finished parts are kept; fix this and run the same command again.")
 
 
 class _Folder(Store):
@@ -211,12 +213,12 @@ class _Folder(Store):
                 sync_folder(self.path.parent)
                 for left in self.path.glob(".*.tmp"):
                     left.unlink(missing_ok=True)
-                # A folder that can't be written is told now, and not after the first part.
+                # If the folder can't be written, say so now and not after the first part.
                 with tempfile.TemporaryFile(dir=self.path):
                     pass
             except OSError as error:
                 raise OutputError(
-                    f"{self.path} can't be written ({error.strerror}): put it right, or choose another place."
+                    f"{self.path} can't be written ({error.strerror}): fix this, or choose another place."
                 ) from None
             yield
 
@@ -237,7 +239,7 @@ class _Folder(Store):
 
 
 class _Objects(Store):
-    """Objects below a prefix. fsspec caches listings; what others wrote meanwhile must be seen here."""
+    """Objects below a prefix. fsspec caches listings, but what others write in the meantime must be seen here."""
 
     def __init__(self, name: str) -> None:
         self.name = name.rstrip("/")
@@ -253,7 +255,7 @@ class _Objects(Store):
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
             raise OutputError(
-                f"{what} can't be written ({reason}): all parts done so far are kept; put it right and run it again."
+                f"{what} can't be written ({reason}): finished parts are kept; fix this and run the same command again."
             ) from error
 
     def names(self) -> set[str]:
@@ -302,8 +304,8 @@ class _Objects(Store):
                 left = json.loads(self.get(_LEASE) or b"{}")
                 if time.time() - left.get("time", 0) < _BELIEVED:
                     raise OutputError(
-                        f"Another process (on {left.get('host')}) is writing {self.name}: wait until it is done, or a "
-                        f"minute if it was killed, or choose another place."
+                        f"Another process (on {left.get('host')}) is writing {self.name}: wait until it is done (a "
+                        f"minute if it was killed), or choose another place."
                     )
                 self.remove(_LEASE)
                 if not self._create(lease()):
@@ -349,7 +351,7 @@ class _Objects(Store):
 
 
 def upload(file: IO[bytes], target: IO[bytes]) -> None:
-    """Copy a stream, a block at a time."""
+    """Copy a stream block by block."""
     while chunk := file.read(_BLOCK):
         target.write(chunk)
 
@@ -363,12 +365,12 @@ def spooled(stream: IO[bytes]) -> IO[bytes]:
 
 
 def host() -> dict[str, Any]:
-    """This process, so that another can tell whether it lives."""
+    """This process, so that another one can tell whether it is alive."""
     return {"host": socket.gethostname(), "pid": os.getpid()}
 
 
 def alive(record: dict[str, Any], seconds: float) -> bool:
-    """Whether the process of ``record`` (``host``) lives; on another host, whether it wrote within ``seconds``."""
+    """Whether the process of ``record`` (``host``) is alive; on another host, whether it wrote within ``seconds``."""
     if record.get("host") == socket.gethostname() and os.name == "posix":
         try:
             os.kill(int(record["pid"]), 0)

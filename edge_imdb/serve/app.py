@@ -169,7 +169,7 @@ def make_app(
 
 
 def _info(state: State, task: str) -> dict[str, Any]:
-    """As text-embeddings-inference's /info; what it has and we don't is left out."""
+    """What text-embeddings-inference's /info answers, without the fields that don't apply here."""
     model = state.sentiment if task == "sentiment" else state.fill_mask
     if model is None:
         raise RequestError(503, "The model is still loading.", 1)

@@ -122,7 +122,7 @@ class Gate:
         return state.work.refusal(task)
 
     def _count_turned_away(self) -> None:
-        """Log overload once a second, not once a request, which would cost more than turning it away."""
+        """Log overload once per second, not once per request, which would cost more than turning the request away."""
         if not self._turned_away:
             asyncio.get_running_loop().call_later(1, self._log_turned_away)
         self._turned_away += 1

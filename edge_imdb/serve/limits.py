@@ -16,17 +16,19 @@ def _limit(default: float, help: str, least: float = 1) -> Any:
 class Limits:
     """Sizes are in bytes or characters, times in seconds. Raises UsageError if one is too small."""
 
-    max_body: int = _limit(2_000_000, "Bytes of a request body, and characters of an answer.")
-    max_characters: int = _limit(100_000, "Characters of one text.")
-    max_texts: int = _limit(32, "Texts of one request.")
-    max_masks: int = _limit(32, "Masks in one text.")
-    max_wait: float = _limit(5.0, "Seconds that the queue may hold, at the measured rate; beyond it: 429.", 0.01)
-    max_headers: int = _limit(32_768, "Bytes of a request's headers.", 256)
-    header_timeout: float = _limit(10.0, "Seconds in which a request's headers must arrive.", 0.1)
-    body_timeout: float = _limit(10.0, "Seconds in which a request's body must arrive.", 0.1)
-    keep_alive: float = _limit(75.0, "Seconds that an idle connection stays open.", 0.1)
-    max_connections: int = _limit(1_000, "Connections open at a time.")
-    drain: float = _limit(30.0, "Seconds that SIGTERM leaves to the requests in flight.", 0)
+    max_body: int = _limit(2_000_000, "Largest request body in bytes, and largest answer in characters.")
+    max_characters: int = _limit(100_000, "Longest text, in characters.")
+    max_texts: int = _limit(32, "Most texts in one request.")
+    max_masks: int = _limit(32, "Most masks in one text.")
+    max_wait: float = _limit(
+        5.0, "Longest wait in the queue, in seconds; a request that would wait longer gets 429.", 0.01
+    )
+    max_headers: int = _limit(32_768, "Largest request headers, in bytes.", 256)
+    header_timeout: float = _limit(10.0, "Seconds within which the headers of a request must arrive.", 0.1)
+    body_timeout: float = _limit(10.0, "Seconds within which the body of a request must arrive.", 0.1)
+    keep_alive: float = _limit(75.0, "Seconds after which an idle connection is closed.", 0.1)
+    max_connections: int = _limit(1_000, "Most connections open at the same time.")
+    drain: float = _limit(30.0, "Seconds that the requests in flight get to finish after SIGTERM.", 0)
 
     def __post_init__(self) -> None:
         for limit in fields(self):

@@ -1,4 +1,4 @@
-"""A request's body becomes calls of Sentiment or FillMask; anything that is wrong with it becomes a RequestError.
+"""Turn a request's body into calls of Sentiment or FillMask, or into a RequestError if anything is wrong with it.
 
 Hugging Face's inference API (``sentiment``, ``fill_mask``) and text-embeddings-inference's ``/predict`` (``predict``).
 Whatever the bytes are, these functions raise nothing else.
@@ -67,7 +67,7 @@ def fill_mask(body: bytes, model: FillMask, limits: Limits) -> Request:
         if not isinstance(targets, list) or not targets or not all(isinstance(word, str) for word in targets):
             _refuse('targets must be a list of words, as in "targets": ["good", "bad"].')
         if any(not _encodable(word) for word in targets):
-            _refuse("targets has a word with half of a surrogate pair, which is no character: leave it out.")
+            _refuse("targets has a word with half of a surrogate pair, which is not a character: leave it out.")
         top_k = min(top_k, len(targets))
     weight, size = 0, 0
     for text in texts:
@@ -124,7 +124,7 @@ def explain(body: bytes, model: Sentiment, limits: Limits) -> Request:
 def classify(model: Sentiment, text: str, top_k: int | None, function: str) -> list[Any]:
     """The labels of one text with their scores, best first: ``top_k`` of them, None for all.
 
-    ``softmax`` gives the calibrated probabilities of Sentiment; ``none`` the logits of the whole reading, and
+    ``softmax`` gives the calibrated probabilities of Sentiment; ``none`` the logits of the whole review, and
     ``sigmoid`` their logistic function. Raises InputError if the text is blank.
     """
     if function == "softmax":
@@ -141,7 +141,9 @@ def _predict(model: Sentiment, text: str, function: str, truncate: bool) -> list
     if not truncate:
         length, most = model.count_tokens(text), model.bundle.truncation.max_length
         if length > most:
-            raise RequestError(413, f"inputs has {length} tokens and the model reads {most}: set truncate to true.")
+            raise RequestError(
+                413, f"inputs has {length} tokens, but the model reads at most {most}: set truncate to true."
+            )
     return classify(model, text, None, function)
 
 

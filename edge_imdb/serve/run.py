@@ -222,7 +222,9 @@ def _bind(options: ServeOptions) -> socket.socket:
         found = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
     except (OSError, UnicodeError):
-        raise UsageError(f"There is no address {options.host!r}: use 127.0.0.1, or one of this machine.") from None
+        raise UsageError(
+            f"{options.host!r} is not an address of this machine: use 127.0.0.1 or another that is."
+        ) from None
     local = ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback
     if not local and options.api_key is None and not options.insecure:
         raise UsageError(

@@ -42,7 +42,7 @@ class Work:
 
     Arguments:
         seconds: mean seconds of a text of each task, as measured before the first request.
-        observe: is told the task and the seconds of every text that was worked on.
+        observe: called with the task and the seconds of every text that was processed.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class Work:
             self.cancel(job, error)
 
     def _count(self, job: Job, texts: int) -> None:
-        """So many texts of a job are done with."""
+        """Count so many texts of a job as done."""
         job.unfinished -= texts
         self.texts[job.task] -= texts * job.weight
         if not job.unfinished:

@@ -29,7 +29,7 @@ def kind_of(name: str) -> str:
 def make_server(site: Site, host: str, port: int) -> ThreadingHTTPServer:
     """A server bound to ``host`` and ``port``, 0 for any free one; ``serve_forever`` runs it.
 
-    Raises UsageError if the port is taken or can't be had.
+    Raises UsageError if the port is taken or can't be used.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -71,4 +71,4 @@ def make_server(site: Site, host: str, port: int) -> ThreadingHTTPServer:
     try:
         return Server((host, port), Handler)
     except OSError as error:
-        raise UsageError(f"{host}:{port} can't be had ({error.strerror}): give another --port or --host.") from None
+        raise UsageError(f"{host}:{port} can't be used ({error.strerror}): give another --port or --host.") from None

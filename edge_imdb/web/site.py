@@ -49,7 +49,7 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Site:
-    """Every file of the site by its path: what it holds, or the file on the disk that holds it."""
+    """Every file of the site by its path: its content, or the file on the disk that has it."""
 
     files: dict[str, bytes | Path]
 
@@ -108,7 +108,7 @@ def _bundle_files(bundle: Bundle) -> dict[str, Path]:
     graph = _GRAPHS[bundle.task]
     if graph not in bundle.graphs:
         raise BundleError(
-            f"The bundle {bundle.path} has no {graph} graph, which the page runs: export it again in int8."
+            f"The bundle {bundle.path} has no {graph} graph, which the page runs: export it again with --quantize."
         )
     weights = bundle.weights(graph)
     names = [TOKENIZER, bundle.graphs[graph], *([weights] if weights else [])]
