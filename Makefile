@@ -16,7 +16,7 @@ predict: $(RUNTIME)/.installed
 # Two tests at a time, so PyTorch takes one thread for each.
 test: lint typecheck emulators clients browser $(WHEEL)/.installed $(OLDEST)/.installed $(RAY)/.installed
 	OMP_NUM_THREADS=1 $(DEV)/bin/python -m pytest -n 2 --dist loadgroup
-	$(RAY)/bin/python -m pytest tests/test_score_ray.py
+	$(RAY)/bin/python -m pytest tests/test_score_ray.py tests/test_pickles.py::test_an_actor_of_ray_takes_a_model
 
 soak: $(DEV)/.installed
 	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check atheris

@@ -28,6 +28,12 @@ _VISIBLE = re.compile(r"[^\W_]")
 # BERT tokenizer ends a word there, and no break tag or entity that `clean` looks for goes on.
 _MARK = re.compile("[.,!?()*\"':+=%@$^~|{}_`\\\\\\-\u3001\u3002\uff01\uff0c\uff1f\u3400-\u4dbf\u4e00-\u9fff]")
 _GAP = re.compile(r"\s(?:(?<=[^\s</>rR;]\s)|(?<=[^bB;][rR]\s))")
+# Signs that are words of their own too, where they can't be part of a break tag, of an entity or of "[MASK]".
+_SIGN = re.compile(
+    r"[\]#;&/<>\[](?:(?<=\])|(?<=\[)(?=[#;/<&\[])|(?<=[^&]#)|(?<=[^A-Za-z0-9];)|(?<=&)(?=[^#A-Za-z])"
+    r"|(?<=&amp;)|(?<=&quot;)|(?<=&apos;)|(?<=&#39;)|(?<=//)"
+    r"|(?<=<)(?=<<)|(?<=>>)|(?<=&lt;)(?=&lt;)|(?<=&gt;&gt;))"
+)
 # A letter or digit that a BERT tokenizer doesn't take for a word of its own, as it does a Chinese one.
 _PLAIN = "[^\\W_\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 # Characters of which many do as well as more: white space, controls, what is dropped, marks, and signs of no word.
@@ -78,13 +84,15 @@ def _normalizer() -> Any:
 def _cut(text: str, start: int, stop: int | None = None) -> int | None:
     """A place after ``start``, up to ``stop``, where a text may be cut without changing any token."""
     stop = len(text) if stop is None else stop
-    # By turns, since one of the two may be rare.
+    # By turns, since any of them may be rare.
     while start < stop:
         end = min(stop, start + _PIECE)
         if (mark := _MARK.search(text, start, end)) is not None:
             return mark.end()
         if (gap := _GAP.search(text, start, end)) is not None:
             return gap.start()
+        if (sign := _SIGN.search(text, start, end)) is not None:
+            return sign.end()
         start = end
     return None
 

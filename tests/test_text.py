@@ -88,6 +88,8 @@ PARTS = ["great", "film", "for", " ", "  ", "\n", ".", ",", "!", "'s", "-", "_",
 PARTS += ["br", "b", "r", "&lt;", "&gt;", "&#98;", "&#x62;", "&amp;", "&gt", "[MASK]", "[CLS]", "[", "]", ";", "&"]
 PARTS += ["x" * 100, "y" * 101, "z" * 300, "&" + "a" * 40 + ";", " " * 130, "!" * 120, "\u0301" * 150, "\u200b" * 250]
 PARTS += ["映", "好" * 110, "。", "—" * 120, "é", "e\u0301", "\u0301", "\u200b", "\xad", "\x00", "\ud800", "\x85"]
+PARTS += ["#", "##", "&#", "&#39;", "&quot;", "&quot", "amp;", "//", "<<", ">>", "[[", "]]", ";;", "&&", "<br/><"]
+PARTS += ["/" * 90, "&lt;&lt;", "&gt;&gt;"]
 PARTS += ["🎬", "🎬" * 120, "🎥", "ё", "İ", "한국", "€" * 120, "\u2028"]
 
 
@@ -123,7 +125,26 @@ def test_ids_of_a_cut_text_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    "part", ["a fine film, ", "<br /><br />so it was. ", "for ", "好", "!", "\u00e9", "\u200b", "  "]
+    "part",
+    [
+        "a fine film, ",
+        "<br /><br />so it was. ",
+        "for ",
+        "好",
+        "!",
+        "\u00e9",
+        "\u200b",
+        "  ",
+        "&amp;",
+        "/",
+        "<",
+        ">",
+        "#",
+        "[",
+        "]",
+        ";",
+        "&",
+    ],
 )
 def test_two_million_characters_take_a_fraction_of_a_second(part: str) -> None:
     encoder = ReviewEncoder(TOKENIZER, Truncation())
