@@ -362,7 +362,7 @@ def score_table() -> str:
     """What edge-imdb score costs, and what it aims at."""
     found = result("score.json")
     rate, ray, memory = found["rate"], found["ray"], found["memory"]
-    fifty = found["unsupervised"]
+    killed = found["killed"]
     lines = [
         (
             f"rate over `Sentiment.stream(workers={rate['workers']})`, {rate['reviews']:,} reviews, in turns",
@@ -385,13 +385,114 @@ def score_table() -> str:
             f"{ray['ratio']:.2f} ({ray['ray']['median']:.1f} and {ray['local']['median']:.1f} reviews per second)",
         ),
         (
-            f"all {fifty['rows']:,} unsupervised reviews of IMDb, one `kill -9` after {fifty['killed_after']:,}",
+            f"all {killed['rows']:,} unsupervised reviews of IMDb, one `kill -9` after {killed['killed_after']:,}",
             "",
-            f"{fifty['labelled_twice']} rows labelled twice, by the last line of progress; {fifty['pos']:,} pos, "
-            f"{fifty['neg']:,} neg, {fifty['errors']} with an error",
+            f"{killed['labelled_twice']} rows labelled twice, by the last line of progress; "
+            f"{', '.join(f'{count:,} {label}' for label, count in killed['labels'].items())}, "
+            f"{killed['errors']} with an error",
         ),
     ]
     return rows(("", "aim", "measured"), *lines)
+
+
+def serve_table() -> str:
+    """What edge-imdb serve holds, and what it aims at."""
+    found = result("serve.json")
+    throughput, overload, soak = found["throughput"]["rows"], found["overload"]["rows"], found.get("soak")
+    slow, gone, drain, ready = (found[name] for name in ("slow_clients", "disconnects", "drain", "ready"))
+    connections = ", ".join(str(row["connections"]) for row in throughput)
+
+    def each(measured: list[dict[str, Any]], name: str, form: Callable[[float], str]) -> str:
+        return ", ".join(form(row[name]) for row in measured)
+
+    return rows(
+        ("", "aim", "measured"),
+        (
+            f"rate over `Sentiment.stream(workers=2)` in the process, in turns, at {connections} connections",
+            "at least 0.9",
+            f"{each(throughput, 'rate_over_in_process', '{:.2f}'.format)} "
+            f"({each(throughput, 'rate', '{:.1f}'.format)} reviews per second)",
+        ),
+        (
+            "CPU per request over the same",
+            "at most 1.1",
+            f"{each(throughput, 'cpu_over_in_process', '{:.2f}'.format)} "
+            f"({each(throughput, 'cpu_ms', '{:.1f}'.format)} ms)",
+        ),
+        (
+            f"goodput at {' and '.join(str(row['times']) for row in overload)} times the capacity",
+            "at least 85 %, 70 %",
+            each(overload, "goodput", "{:.0%}".format),
+        ),
+        (
+            "there: 99th percentile of a 429",
+            "at most 50 ms",
+            f"{each(overload, 'p99_429_ms', '{:.1f}'.format)} ms, "
+            f"median {each(overload, 'p50_429_ms', '{:.1f}'.format)} ms",
+        ),
+        (
+            "there: 99th percentile of what was taken",
+            "at most 10 s",
+            each([{"s": row["p99_taken_ms"] / 1000} for row in overload], "s", "{:.1f} s".format),
+        ),
+        (
+            f"{slow['connections']} slow-loris connections gone; the slowest /health meanwhile",
+            "11 s; 50 ms",
+            f"{slow['gone']} in {slow['last_gone_s']:.1f} s; {slow['health_max_ms']:.0f} ms",
+        ),
+        (
+            f"texts that still run after {gone['requests']} clients with {gone['texts']} texts went away",
+            f"at most {gone['workers']}",
+            f"{gone['texts_run_after']:.0f}",
+        ),
+        (
+            f"SIGTERM with {drain['in_flight']} in flight; a second signal",
+            f"{drain['in_flight']} answers; at once",
+            f"{drain['answered']}; {drain['second_signal_s']:.2f} s",
+        ),
+        (
+            f"ready, both models (sentiment alone), median of {len(ready['both']['seconds'])}",
+            "1 s",
+            f"{ready['both']['median_s']:.2f} s ({ready['sentiment']['median_s']:.2f} s)",
+        ),
+        *(
+            [
+                (
+                    f"memory over {soak['requests']:,} requests, after the first {soak['after']:,} (`make soak`)",
+                    "at most + 5 %",
+                    f"{100 * soak['growth']:+.1f} % ({soak['largest_mib']:.0f} MiB)",
+                )
+            ]
+            if soak
+            else []
+        ),
+    )
+
+
+def serve_beside() -> str:
+    """edge-imdb serve beside other servers with the same weights: ranges over the runs, which took turns."""
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for row in result("serve.json")["beside"]["rows"]:
+        runs.setdefault(row["name"], []).append(row)
+
+    def span(values: list[float], form: Callable[[float], str]) -> str:
+        return "-".join(dict.fromkeys(form(value) for value in (min(values), max(values))))
+
+    return rows(
+        ("", "runs", "start", "memory, MiB", "reviews/s", "CPU per review, ms", "texts of 60 characters/s"),
+        *(
+            (
+                name,
+                str(len(each)),
+                span([row["start_s"] for row in each], "{:.1f}".format) + " s",
+                span([row["mib"] for row in each], "{:.0f}".format),
+                span([row["reviews, 64 connections"]["rate"] for row in each], "{:.1f}".format),
+                span([row["reviews, 64 connections"]["cpu_ms"] for row in each], "{:.1f}".format),
+                span([row["60 characters, 64 connections"]["rate"] for row in each], "{:.0f}".format),
+            )
+            for name, each in runs.items()
+        ),
+    )
 
 
 def scale_table() -> str:
@@ -437,6 +538,8 @@ PARTS: dict[str, Callable[..., str]] = {
     "cold-start": own_table("cold_start", "cold_start.json"),
     "throughput": own_table("throughput", "throughput.json"),
     "score": score_table,
+    "serve": serve_table,
+    "serve-beside": serve_beside,
     "scale": scale_table,
     "scale-costs": scale_costs,
 }

@@ -197,7 +197,7 @@ class Sentiment(Pipeline):
         mean: NDArray[np.float32] = np.mean(parts, axis=0)
         return mean
 
-    def explain(self, text: str) -> dict[str, Any]:
+    def explain(self, text: Text) -> dict[str, Any]:
         """The label of one review, and which of its words and sentences decided.
 
         Returns a dict of plain values: ``label`` and ``score``, those of a call; ``toward``, the label that positive
@@ -213,8 +213,7 @@ class Sentiment(Pipeline):
 
         Raises InputError if the text is blank, BundleError if the bundle has no graph for it.
         """
-        if not isinstance(text, str):
-            raise InputError(f"A text is needed, not {type(text).__name__}: give a str.")
+        text = text_of(text)
         located = locate(self._encoder, text)
         found = Attribution(located, self._model.run_subsets, self._encoder.frame)
         places, temperature, first = list(range(len(located.ids))), self.bundle.temperature, self._first

@@ -13,3 +13,7 @@ done
 if [ ! -d "$folder/js/node_modules/@huggingface/inference" ]; then
     npm install --silent --no-fund --no-audit --prefix "$folder/js" @huggingface/inference@4.13.30
 fi
+# A linter of deploy/Containerfile, which is built only where an engine and its base image can be had.
+if [ ! -d "$folder/lint/node_modules/dockerfile-utils" ]; then
+    npm install --silent --no-fund --no-audit --prefix "$folder/lint" dockerfile-utils@0.16.3
+fi

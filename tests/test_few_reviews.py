@@ -42,6 +42,20 @@ def test_a_training_on_few_reviews_warns(tiny_bert: Path, tmp_path: Path) -> Non
     assert any(line.startswith("WARNING: only 8 reviews are held out") for line in said)
 
 
+def test_a_run_that_has_learnt_nothing_ends_with_a_warning(
+    tiny_bert: Path, reviews_csv: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from edge_imdb.train.sentiment import train_sentiment
+
+    said: list[str] = []
+    options = tiny_options(tiny_bert, reviews_csv, tmp_path, epochs=0.1, learning_rate=1e-7)
+    train_sentiment(options, said.append)  # type: ignore[arg-type]
+    assert any(line.startswith("WARNING: the model is hardly better than a guess") for line in said)
+    # After the figures, where it is the last thing that is read.
+    place = next(number for number, line in enumerate(said) if line.startswith("WARNING: the model"))
+    assert any(line.startswith("validation: accuracy") for line in said[:place])
+
+
 def test_the_checkpoint_with_the_least_log_loss_is_kept(tiny_run: Path) -> None:
     """Not the most accurate: on a small validation set many tie, and the first of them may have learnt nothing."""
     log = [json.loads(line) for line in (tiny_run / "log.jsonl").read_text().splitlines()]

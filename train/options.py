@@ -37,8 +37,8 @@ class Options:
     base: str = option(BASE, "Checkpoint to start from: DistilBERT or BERT, as Hub id or folder, or an int8 bundle.")
     data: str | tuple[str, ...] = option(
         DATA,
-        "Training data: Hub id, folder in the Hub's layout, or .csv, .jsonl, .parquet file. Give it several times to "
-        "train on a mixture.",
+        "Training data: Hub id, folder in the Hub's layout, or a file (.csv, .tsv, .json, .jsonl, .parquet, also .gz and "
+        ".zst). Give it several times to train on a mixture.",
     )
     weights: str | None = option(
         None, "How often an epoch reads each --data, such as 1,0.5,4; 0.5 is half of its texts.  [default: once each]"
@@ -47,9 +47,11 @@ class Options:
     text_column: str | tuple[str, ...] = option(
         "text", "Column that holds the reviews; give it several times if the data sets differ, in their order."
     )
-    delimiter: str | None = option(None, "Delimiter of a .csv or .tsv in --data.  [default: a comma, a tab]")
+    delimiter: str | None = option(
+        None, "Delimiter of a .csv or .tsv in --data.  [default: comma for .csv, tab for .tsv]"
+    )
     output: str = option("runs", "Folder of runs; this one is written to OUTPUT/TASK.")
-    leave_out: str | None = option(None, "File of texts (.csv, .jsonl, .parquet) to leave out of training.")
+    leave_out: str | None = option(None, "File of texts, of the same kinds, to leave out of training.")
     limit: int | None = option(None, "For a trial: use at most this many reviews of train, and of test.")
     validation: float = option(
         0.05, "Share of train held out to compare checkpoints; at least 100 reviews, or a fifth of a small data set."

@@ -28,7 +28,7 @@ from ..metrics import accuracy, classification_metrics, fit_temperature, log_los
 from ..text import SPECIAL, ReviewEncoder, Truncation
 from .base import load_classifier, load_tokenizer
 from .batches import GroupedByLength
-from .corpus import Corpus, about_splits, load_corpus
+from .corpus import ENOUGH, Corpus, about_splits, load_corpus
 from .dropping import TokenDroppingClassifier
 from .energy import EnergyMeter
 from .options import SentimentOptions, hyperparameters
@@ -37,6 +37,8 @@ from .runs import Run, check_options, computes_bf16, described, has_accelerator,
 from .splits import fingerprint
 
 TASK = "sentiment"
+# A validation log loss over this share of that of a guess means that the run has learnt next to nothing.
+HARDLY = 0.9
 
 
 def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lambda line: None) -> Path:
@@ -160,6 +162,8 @@ def _train(options: SentimentOptions, run: Run) -> None:
                 run.say(_figures(split, metrics[split]))
         for source, figures in metrics.get("validation_by_source", {}).items():
             run.say(_figures(f"validation, {source}", figures))
+        for line in _warnings(metrics["validation"]["log_loss"], validation.label_ids):
+            run.say(line)
         trained = trainer.model
         run.finish(
             trained.plain() if isinstance(trained, TokenDroppingClassifier) else trained,
@@ -168,6 +172,24 @@ def _train(options: SentimentOptions, run: Run) -> None:
             log,
             "accuracy",
         )
+
+
+def _warnings(found: float, labels: Any) -> list[str]:
+    """What should not be missed at the end of a run: that it has learnt next to nothing, or can't tell.
+
+    ``found`` is the log loss on validation, whose ``labels``, *shape:* ``(rows,)``, are indices.
+    """
+    lines = []
+    shares = np.bincount(labels) / len(labels)
+    guess = -sum(float(share) * math.log(share) for share in shares if share)
+    if found > HARDLY * guess:
+        lines.append(
+            f"WARNING: the model is hardly better than a guess (log loss {found:.4f}; always giving the labels' shares "
+            f"has {guess:.4f}): give more reviews, or train longer with --epochs."
+        )
+    if len(labels) < ENOUGH:
+        lines.append(f"WARNING: the figures above are of only {len(labels)} reviews, so they mean little.")
+    return lines
 
 
 def _by_name(corpus: Corpus, rows: list[int]) -> dict[str, int]:

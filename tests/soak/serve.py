@@ -25,6 +25,7 @@ WORDS = ["the", "a", "film", "plot", "was", "not", "great", "awful", "dull", "ca
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=50_000)
+    parser.add_argument("--json", type=Path, help="add the figures to this file, as benchmarks/serve.py does")
     options = parser.parse_args()
     # Counted in thousands.
     warm = max(1000, min(WARM, options.requests // 10))
@@ -58,6 +59,19 @@ def main() -> None:
         failures = [line for line in server.log if line["event"] == "failure"]
     growth = largest / after_warm - 1
     print(f"after the first {warm}: {after_warm:.1f} MiB; since then at most {100 * growth:+.1f} %; {statuses}")
+    if options.json:
+        figures = json.loads(options.json.read_text()) if options.json.exists() else {}
+        figures["soak"] = {
+            "requests": options.requests,
+            "seconds": time.monotonic() - start,
+            "after": warm,
+            "mib": after_warm,
+            "largest_mib": largest,
+            "growth": growth,
+            "failures": len(failures),
+            "statuses": statuses,
+        }
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
     sys.exit(growth > ALLOWED or bool(failures) or bool(set(statuses) - {200, 422, 499}))
 
 
