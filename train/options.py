@@ -37,8 +37,8 @@ class Options:
     base: str = option(BASE, "Checkpoint to start from: DistilBERT or BERT, as Hub id or folder, or an int8 bundle.")
     data: str | tuple[str, ...] = option(
         DATA,
-        "Training data: Hub id, folder in the Hub's layout, or a file (.csv, .tsv, .json, .jsonl, .parquet, also .gz and "
-        ".zst). Give it several times to train on a mixture.",
+        "Training data: Hub id, folder in the Hub's layout, or file (.csv, .tsv, .json, .jsonl, .parquet, each also .gz "
+        "and .zst). Give it several times to train on a mixture.",
     )
     weights: str | None = option(
         None, "How often an epoch reads each --data, such as 1,0.5,4; 0.5 is half of its texts.  [default: once each]"
