@@ -37,7 +37,7 @@ class Options:
     base: str = option(BASE, "Checkpoint to start from: DistilBERT or BERT, as Hub id or folder, or an int8 bundle.")
     data: str | tuple[str, ...] = option(
         DATA,
-        "Training data: Hub id, folder in the Hub's layout, or file (.csv, .tsv, .json, .jsonl, .parquet, each also .gz "
+        "Training data: Hub id, folder in the Hub's layout, or file (.csv, .tsv, .json, .jsonl, .parquet, also as .gz "
         "and .zst). Give it several times to train on a mixture.",
     )
     weights: str | None = option(
