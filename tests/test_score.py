@@ -340,6 +340,8 @@ def test_the_command_counts_and_exits_with_3_for_bad_rows(reviews: Path, tmp_pat
     result = run_command("score", reviews, "--output", tmp_path / "out.csv", cwd=tmp_path)
     assert result.returncode == 3 and "Traceback" not in result.stderr
     assert "120 rows" in result.stdout and "1 with an error" in result.stdout
+    status = run_command("score", "--status", tmp_path / "out.csv")
+    assert (status.returncode, "out.csv is finished: its parts were joined." in status.stderr) == (1, True)
     with (tmp_path / "out.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 120 and rows[0]["label"] in ("pos", "neg") and 0.5 <= float(rows[0]["score"]) <= 1

@@ -438,6 +438,8 @@ def status(output: str | os.PathLike[str]) -> dict[str, Any]:
     """
     name = os.fspath(output).rstrip("/")
     for place in (name, name + PARTS_SUFFIX):
+        if exists(place) == "file":
+            continue
         store = open_store(place)
         job = manifest.read(store)
         if job is not None:
