@@ -35,7 +35,7 @@ clients: $(DEV)/.installed
 	tests/get_clients.sh .clients $(DEV)/bin/python > .clients.log 2>&1 \
 		|| echo "no clients of the server: $$(tail -n 1 .clients.log)"
 
-# Chromium, Node and npm packages for the tests of the page. Where they can't be had, those tests say so and skip.
+# Chromium, Firefox, Node and npm packages for the tests of the page. Where they can't be had, those tests say so and skip.
 browser:
 	tests/browser/get_browser.sh .node > .browser.log 2>&1 || echo "no whole browser tests: $$(tail -n 1 .browser.log)"
 

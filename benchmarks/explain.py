@@ -129,7 +129,8 @@ def table(report: dict[str, object]) -> str:
     ]
     milliseconds: dict[str, float] = report["median_ms"]  # type: ignore[assignment]
     timed = ", ".join(f"{name} {value:.0f} ms" for name, value in milliseconds.items())
-    return "\n".join([*lines, f"{report['reviews']} reviews of {report['words_median']} words (median); {timed}"])
+    below = f"{report['reviews']} reviews of {report['words_median']:.0f} words (median); {timed} (median)."
+    return "\n".join([*lines, "", below])
 
 
 if __name__ == "__main__":

@@ -23,19 +23,25 @@ from edge_imdb.web.server import make_server
 from edge_imdb.web.site import Site, make_site
 
 LENGTHS = (8, 32, 128, 512)
+PICTURED = "The plot is thin and the dialogue wooden, but the leads are charming and the ending is wonderful."
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9, help="turns at each length")
     parser.add_argument("--json", type=Path, help="write every figure to this file")
+    parser.add_argument("--picture", type=Path, help="measure nothing; write a picture of the page to this file")
     options = parser.parse_args()
     site = make_site({"sentiment": None, "fill-mask": None})
     server = make_server(site, "127.0.0.1", 0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    report = measure(site, f"http://127.0.0.1:{server.server_address[1]}/", options.rounds)
+    address = f"http://127.0.0.1:{server.server_address[1]}/"
+    if options.picture:
+        picture(address, options.picture)
+        return
+    report = measure(site, address, options.rounds)
     server.shutdown()
-    print(json.dumps(report, indent=1))
+    print(table(report))
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
@@ -94,6 +100,54 @@ def measure(site: Site, address: str, rounds: int) -> dict[str, Any]:
         "mb_with_fill_mask": round(sum(site.size(name) for name in site.files) / 1e6, 1),
         "longest_frame_ms_while_typing": round(gap, 1),
     }
+
+
+def picture(address: str, target: Path) -> None:
+    """The page with a review, its words coloured, and other words for one of them: README's picture."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 800, "height": 860}, device_scale_factor=1.5)
+        tab.goto(address)
+        tab.locator("body[data-shown]").wait_for(timeout=120_000)
+        timed(tab, PICTURED)
+        tab.get_by_role("button", name="charming: ").click()
+        tab.get_by_role("button", name="What else could stand here?").click()
+        tab.locator("#gaps button").first.wait_for(timeout=120_000)
+        tab.mouse.move(1, 1)
+        tab.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+        box = tab.locator("#fill").bounding_box()
+        clip = {"x": 0, "y": 0, "width": 800, "height": box["y"] + box["height"] + 16}
+        tab.screenshot(path=target, clip=clip, full_page=True)
+        browser.close()
+
+
+def table(report: dict[str, Any]) -> str:
+    """The times by length, and what a visit costs."""
+    by = report["median_ms"]
+    names = {"python": "Python", "chromium": "Chromium", "chromium, one thread": "Chromium, one thread"}
+    lengths = [str(length) for length in LENGTHS]
+    lines = ["| tokens | " + " | ".join(lengths) + " |", "|---" * (1 + len(lengths)) + "|"]
+    for key, name in names.items():
+        # As keys JSON has strings.
+        figures = {str(length): value for length, value in by[key].items()}
+        lines.append(f"| {name}, ms | " + " | ".join(f"{figures[length]:.1f}" for length in lengths) + " |")
+    cold, cached = report["seconds_to_first_label"].values()
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "| a visit to the page | |",
+            "|---|---|",
+            f"| first visit: seconds to the first label | {cold:.2f} |",
+            f"| second visit, from the cache | {cached:.2f} |",
+            f"| MB to the first label, not compressed | {report['mb_to_first_label']:.1f} |",
+            f"| MB with words for `[MASK]` too | {report['mb_with_fill_mask']:.1f} |",
+            f"| longest gap between frames while a review of {LENGTHS[-1]} tokens is typed, ms | "
+            f"{report['longest_frame_ms_while_typing']:.1f} |",
+        ]
+    )
 
 
 def timed(tab: Any, text: str) -> float:

@@ -358,6 +358,16 @@ def own_table(module: str, name: str) -> Callable[[], str]:
     return part
 
 
+def printed(module: str, name: str) -> Callable[[], str]:
+    """What a benchmark prints, made from its results."""
+
+    def part() -> str:
+        table: Callable[[dict[str, Any]], str] = __import__(module).table
+        return table(result(name))
+
+    return part
+
+
 def score_table() -> str:
     """What edge-imdb score costs, and what it aims at."""
     found = result("score.json")
@@ -537,6 +547,8 @@ PARTS: dict[str, Callable[..., str]] = {
     "fastest": fastest,
     "cold-start": own_table("cold_start", "cold_start.json"),
     "throughput": own_table("throughput", "throughput.json"),
+    "explain": printed("explain", "explain.json"),
+    "web": printed("web", "web.json"),
     "score": score_table,
     "serve": serve_table,
     "serve-beside": serve_beside,

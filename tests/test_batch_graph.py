@@ -6,6 +6,8 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import onnx
@@ -123,6 +125,55 @@ def test_transformers_js_opens_both_bundles_with_no_options(tmp_path: Path) -> N
     expected = FillMask(EMBEDDED / "fill-mask", threads=1)(MASKED[0])
     assert [word["token"] for word in words] == [word["token"] for word in expected]
     assert [word["score"] for word in words] == pytest.approx([word["score"] for word in expected], abs=1e-6)
+
+
+def test_transformers_js_opens_both_bundles_in_chromium_with_no_options() -> None:
+    packages = Path(__file__).resolve().parents[1] / ".node" / "node_modules"
+    chromium = shutil.which("chromium")
+    if chromium is None or not (packages / "@huggingface" / "transformers").is_dir():
+        pytest.skip("Chromium or transformers.js is not installed: `make browser` installs them")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[dev]'")
+    roots = {
+        "js": packages / "@huggingface" / "transformers" / "dist",
+        "ort": packages / "onnxruntime-web" / "dist",
+        "models": EMBEDDED,
+    }
+    kinds = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}
+
+    def answer(route: Any) -> None:
+        root, _, name = urlsplit(route.request.url).path.lstrip("/").partition("/")
+        if not root:
+            route.fulfill(content_type="text/html", body="<!doctype html>")
+        elif root in roots and (path := roots[root] / name).is_file():
+            route.fulfill(content_type=kinds.get(path.suffix, "application/octet-stream"), path=path)
+        else:
+            route.fulfill(status=404, body="")
+
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        tab = browser.new_page()
+        tab.route("**/*", answer)
+        tab.goto("http://site.test/")
+        labels, words = tab.evaluate(
+            """async ([texts, masked]) => {
+              const { env, pipeline } = await import("/js/transformers.min.js");
+              Object.assign(env, { allowRemoteModels: false, allowLocalModels: true, localModelPath: "/models/" });
+              env.backends.onnx.wasm.wasmPaths = "/ort/";
+              const classify = await pipeline("text-classification", "sentiment");
+              const fill = await pipeline("fill-mask", "fill-mask");
+              return [await classify(texts), await fill(masked)];
+            }""",
+            [TEXTS, MASKED[0]],
+        )
+        browser.close()
+    sentiment = Sentiment(EMBEDDED / "sentiment", threads=1, exact=True)
+    for text, found in zip(TEXTS, labels, strict=True):
+        logits = sentiment.logits(text).astype(np.float64)
+        # A browser adds in another order.
+        assert found["label"] == sentiment.labels[int(logits.argmax())]
+        assert found["score"] == pytest.approx(np.exp(logits.max()) / np.exp(logits).sum(), abs=0.05)
+    expected = FillMask(EMBEDDED / "fill-mask", threads=1)(MASKED[0])
+    assert [word["token"] for word in words[:3]] == [word["token"] for word in expected[:3]]
 
 
 def test_a_loop_is_refused_around_a_graph_that_is_not_ours(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The page: its modules in Node, the site, and the real page with real weights in Debian's Chromium."""
+"""The page: its modules in Node, the site, and the real page with real weights in Debian's Chromium and Firefox."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import os
 import platform
 import shutil
 import socket
@@ -38,7 +39,8 @@ from edge_imdb.web.tables import TARGET, render_tables
 MODELS: dict[str, Path | None] = {"sentiment": EMBEDDED / "sentiment", "fill-mask": EMBEDDED / "fill-mask"}
 NODE = shutil.which("node")
 CHROMIUM = shutil.which("chromium")
-# Where `make browser` installs onnxruntime-node.
+FIREFOX = shutil.which("firefox-esr") or shutil.which("firefox")
+# Where `make browser` installs onnxruntime-node and puppeteer-core.
 PACKAGES = Path(__file__).resolve().parents[1] / ".node"
 EXAMPLE = "The plot is thin but the leads are charming."
 LONG = "The first act is a delight. " + "Nothing much happens here. " * 120 + "The ending is awful, awful, awful."
@@ -575,16 +577,13 @@ def test_words_are_reached_with_the_arrow_keys(browser: Any, address: str) -> No
         assert "Without “thin” the log-odds of neg" in tab.locator("#detail").inner_text()
 
 
-def test_the_newest_text_wins_and_typing_does_not_wait(browser: Any, address: str) -> None:
+def test_the_newest_text_wins(browser: Any, address: str) -> None:
     with opened(browser, address) as tab:
         write(tab, LONG)
-        run = float(tab.locator("body").get_attribute("data-ms"))
         before = int(tab.locator("body").get_attribute("data-shown"))
         tab.evaluate(
             """() => { self.shown = []; new MutationObserver(() => self.shown.push(document.body.dataset.shown))
-              .observe(document.body, { attributeFilter: ["data-shown"] });
-              self.longest = 0; new PerformanceObserver((list) => { for (const entry of list.getEntries())
-                self.longest = Math.max(self.longest, entry.duration); }).observe({ type: "longtask" }); }"""
+              .observe(document.body, { attributeFilter: ["data-shown"] }); }"""
         )
         tab.locator("#text").press("End")
         tab.locator("#text").press_sequentially(" And so on, and so on.", delay=5)
@@ -593,8 +592,91 @@ def test_the_newest_text_wins_and_typing_does_not_wait(browser: Any, address: st
         shown = tab.evaluate("self.shown.filter((each, index, all) => each !== all[index - 1])")
         assert shown[-1] == last
         assert len(shown) < int(last) - before, "a text that was typed over was read all the same"
-        # A run takes longer than any task on the page's own thread.
-        assert tab.evaluate("self.longest") < max(150, run)
+
+
+def test_frames_are_less_than_60_ms_apart_while_a_long_review_is_typed(browser: Any, address: str) -> None:
+    longest: list[float] = []
+    with opened(browser, address) as tab:
+        write(tab, LONG)
+        run = float(tab.locator("body").get_attribute("data-ms"))
+        assert run > 60, "a run is too short to show that the page doesn't wait for it"
+        tab.evaluate(
+            """() => { self.gaps = []; let last; const frame = (now) => { if (last) self.gaps.push(now - last);
+              last = now; requestAnimationFrame(frame); }; requestAnimationFrame(frame); }"""
+        )
+        # Another program on this machine may hold a frame back; what the page itself does comes again in every spell.
+        while len(longest) < 20 and min(longest, default=60) >= 60:
+            tab.locator("#text").press("End")
+            tab.evaluate("self.gaps.length = 0")
+            tab.locator("#text").press_sequentially(" and so", delay=40)
+            last = tab.locator("body").get_attribute("data-asked")
+            tab.locator(f"body[data-shown='{last}']").wait_for()
+            longest.append(tab.evaluate("Math.max(...self.gaps)"))
+    assert min(longest) < 60, longest
+
+
+def test_a_drop_of_json_lines_is_labelled_and_a_run_can_be_stopped(browser: Any, address: str) -> None:
+    rows = [json.dumps({"id": number, "review": f"Take {number}: a superb film."}) for number in range(300)]
+    with opened(browser, address) as tab:
+        data = tab.evaluate_handle(
+            """(content) => { const data = new DataTransfer();
+              data.items.add(new File([content], "reviews.jsonl")); return data; }""",
+            "\n".join(rows),
+        )
+        tab.locator("#drop").dispatch_event("drop", {"dataTransfer": data})
+        tab.locator("#job-text").get_by_text("reviews.jsonl: 300 rows.").wait_for()
+        tab.locator("#go").click()
+        tab.locator("#job-text").get_by_text(" left.").wait_for()
+        tab.locator("#stop").click()
+        tab.locator("#job-text").get_by_text("Stopped after").wait_for()
+        with tab.expect_download() as download:
+            tab.locator("#download").click()
+        found = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text("utf-8"), newline="")))
+    assert 0 < len(found) < 300
+    assert all(row["label"] == "pos" and row["review"].startswith(f"Take {row['id']}:") for row in found)
+
+
+def test_examples_and_dark_are_as_light(browser: Any, address: str) -> None:
+    backgrounds = []
+    for scheme in ("light", "dark"):
+        with opened(browser, address, color_scheme=scheme) as tab:
+            tab.get_by_role("button", name="A pan").click()
+            tab.locator(f"body[data-shown='{tab.locator('body').get_attribute('data-asked')}']").wait_for()
+            assert tab.locator("#label").inner_text() == "Neg"
+            backgrounds.append(tab.evaluate("getComputedStyle(document.body).backgroundColor"))
+            lightness = tab.evaluate("getComputedStyle(document.body).color.match(/\\d+/)[0]")
+            assert (int(lightness) > 128) == (scheme == "dark")
+    assert len(set(backgrounds)) == 2
+
+
+def test_firefox_gives_the_same_labels_words_and_fillings(address: str) -> None:
+    if FIREFOX is None or NODE is None or not (PACKAGES / "node_modules/puppeteer-core").is_dir():
+        pytest.skip("Firefox or puppeteer-core is not installed: `make browser` installs them")
+    source = Path(__file__).parent / "browser" / "firefox.mjs"
+    # Node looks for packages beside the script.
+    script = Path(shutil.copy(source, PACKAGES / source.name))
+    texts = [EXAMPLE, "Utterly superb, and moving.", "Dreadful, dull and slow."]
+    done = subprocess.run(
+        [NODE, str(script), address, *texts],
+        env={**os.environ, "FIREFOX": FIREFOX},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    given = json.loads(done.stdout)
+    sentiment = Sentiment(EMBEDDED / "sentiment")
+    for text, found in zip(texts, given["found"], strict=True):
+        expected = sentiment.explain(text)
+        assert (found["label"], found["text"]) == (expected["label"], text)
+        assert abs(found["score"] - expected["score"]) < 0.05
+    assert given["found"][0]["coloured"]["charming"] == "for4" and given["found"][0]["coloured"]["thin"] == "against4"
+    expected_words = [
+        entry["token_str"] for entry in FillMask(EMBEDDED / "fill-mask")("This is a great [MASK]!", top_k=3)
+    ]
+    assert given["words"][:3] == expected_words
+    assert "threads of WebAssembly" in given["engine"] or "1 thread" in given["engine"]
 
 
 def test_a_file_that_is_not_utf8_is_refused_in_a_sentence(browser: Any, address: str, tmp_path: Path) -> None:
