@@ -470,7 +470,7 @@ def serve_table() -> str:
                 (
                     f"memory over {soak['requests']:,} requests, after the first {soak['after']:,} (`make soak`)",
                     "at most + 5 %",
-                    f"{100 * soak['growth']:+.1f} % ({soak['largest_mib']:.0f} MiB)",
+                    f"{100 * soak['growth']:+.1f} % ({soak['largest_mib']:.0f} MiB; {soak['cpu']})",
                 )
             ]
             if soak
