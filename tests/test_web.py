@@ -558,6 +558,25 @@ def test_on_plain_http_in_a_lan_it_runs_with_one_thread(browser: Any, address: s
         assert tab.locator("#label").inner_text() == "Neg"
 
 
+def test_without_memory_for_threads_it_goes_on_with_one_and_says_so(browser: Any, page: Site) -> None:
+    # As iOS, which can't reserve the 4 GiB that the runtime wants for threads.
+    refuse = b"""
+      const Memory = WebAssembly.Memory;
+      WebAssembly.Memory = class extends Memory {
+        constructor(given) {
+          if (given.shared && given.maximum > 16384) throw new RangeError("could not allocate memory");
+          super(given);
+        }
+      };"""
+    files = {**page.files, "worker.mjs": page.read("worker.mjs") + refuse}
+    with serving(Site(files)) as address, opened(browser, address) as tab:
+        assert tab.evaluate("crossOriginIsolated")
+        engine = tab.locator("#engine").inner_text()
+        assert "1 thread of WebAssembly" in engine and "no memory for more threads" in engine
+        write(tab, "Dreadful, dull and slow.")
+        assert tab.locator("#label").inner_text() == "Neg"
+
+
 @pytest.mark.parametrize("width", [320, 375, 1100])
 def test_nothing_overflows_at_a_phones_width(browser: Any, address: str, width: int) -> None:
     with opened(browser, address, viewport={"width": width, "height": 700}) as tab:

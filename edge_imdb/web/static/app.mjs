@@ -64,12 +64,12 @@ async function control() {
   }
 }
 
-function startWorker(threads) {
+function startWorker(threads, littleMemory = false) {
   worker?.terminate();
   worker = new Worker("worker.mjs", { type: "module" });
   worker.onmessage = ({ data }) => receive[data.type](data);
   worker.onerror = (event) => tell(`The worker can't start (${event.message || "no reason given"}): use a newer browser.`);
-  worker.postMessage({ type: "start", site, threads });
+  worker.postMessage({ type: "start", site, threads, littleMemory });
 }
 
 const receive = {
@@ -89,14 +89,13 @@ const receive = {
     $("key-for").textContent = `for ${labels.at(-1)}`;
     $("key-against").textContent = `for ${labels[0]}`;
     $("engine").textContent = `Runs with ${data.threads} thread${data.threads > 1 ? "s" : ""} of WebAssembly, ready in ${(data.ms / 1000).toFixed(1)} s.`;
-    if (data.threads === 1 && site.fallback) $("engine").textContent += " This browser gives no memory for more threads.";
+    if (data.littleMemory) $("engine").textContent += " This browser gives no memory for more threads.";
     ask();
   },
-  failed({ what, message, threads }) {
-    // iOS can't reserve what threads share.
-    if (what === "sentiment" && threads > 1 && /memory|allocat|thread|SharedArrayBuffer/i.test(message)) {
-      site.fallback = true;
-      startWorker(1);
+  failed({ what, message, littleMemory }) {
+    // iOS can't reserve what the runtime wants for threads.
+    if (what === "sentiment" && !littleMemory && /memory|allocat|thread|SharedArrayBuffer/i.test(message)) {
+      startWorker(1, true);
       return;
     }
     if (what === "sentiment") show("loading", false);

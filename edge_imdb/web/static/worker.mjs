@@ -7,6 +7,7 @@ let busy = false;
 let site;
 let ort;
 let threads;
+let littleMemory;
 let sentiment;
 let fillMask;
 
@@ -23,11 +24,24 @@ function fail(error, what) {
     // What was kept is not what it should be: the next visit fetches it anew.
     for (const request of await cache.keys()) if (request.url.startsWith(new URL(error.file, location.href).href)) await cache.delete(request);
   });
-  postMessage({ type: "failed", what, message: error.message ?? String(error), threads });
+  postMessage({ type: "failed", what, message: error.message ?? String(error), littleMemory });
+}
+
+// For memory that threads share, and it is always of that kind, the runtime reserves 4 GiB, which iOS refuses. Both models
+// need less than a tenth of what is reserved here.
+function reserveLess() {
+  const { Memory } = WebAssembly;
+  const pages = 16384;
+  WebAssembly.Memory = class extends Memory {
+    constructor(given) {
+      super(given.shared ? { ...given, maximum: Math.min(given.maximum, pages) } : given);
+    }
+  };
 }
 
 async function start(given) {
-  ({ site, threads } = given);
+  ({ site, threads, littleMemory } = given);
+  if (littleMemory) reserveLess();
   const begin = performance.now();
   try {
     const manifest = JSON.parse(new TextDecoder().decode(await readFile(site.bundles.sentiment, "edge.json")));
@@ -54,7 +68,7 @@ async function start(given) {
       options: { executionProviders: ["wasm"] },
     });
     await parts;
-    postMessage({ type: "ready", labels: sentiment.labels, threads, ms: performance.now() - begin });
+    postMessage({ type: "ready", labels: sentiment.labels, threads, littleMemory, ms: performance.now() - begin });
     pump();
   } catch (error) {
     fail(error, "sentiment");
