@@ -295,7 +295,7 @@ def test_a_folder_or_file_of_something_else_is_left_alone(reviews: Path, tmp_pat
     (tmp_path / "mine" / "diary.txt").write_text("dear diary")
     (tmp_path / "mine.csv").write_text("dear diary")
     for overwrite in (False, True):
-        with pytest.raises(OutputError, match=r"no parts of a job \(diary\.txt\)"):
+        with pytest.raises(OutputError, match=r"not parts of a job \(diary\.txt\)"):
             edge_imdb.score(reviews, tmp_path / "mine", overwrite=overwrite)
     with pytest.raises(OutputError, match="already exists: use --overwrite"):
         edge_imdb.score(reviews, tmp_path / "mine.csv")
