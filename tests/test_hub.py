@@ -76,7 +76,7 @@ def test_a_failed_upload_keeps_the_run(hub: tuple[Path, dict[str, str]], tmp_pat
 @pytest.mark.parametrize(
     ("repository", "changes", "code", "words"),
     [
-        ("not a name", {}, 2, "'not a name' names no repository"),
+        ("not a name", {}, 2, "'not a name' is not the name of a Hub repository"),
         ("me/mine", {"HF_TOKEN": "hf_wrong"}, 1, "log in with `hf auth login`"),
         ("me/mine", {"HF_TOKEN": ""}, 1, "log in with `hf auth login`"),
         ("me/mine", {"HF_TOKEN": "hf_read"}, 1, "is read-only"),

@@ -167,9 +167,9 @@ def test_an_altered_file_on_the_hub_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--model", "me/missing"], "no folder me/missing here and no repository of that name"),
+        (["--model", "me/missing"], "no folder me/missing here, and no repository of that name"),
         (["--model", "me/mine", "--revision", "v9"], "me/mine has no revision v9"),
-        (["--model", "me/empty"], "me/empty is no bundle, since it has no edge.json"),
+        (["--model", "me/empty"], "me/empty is not a bundle, because it has no edge.json"),
         (["--model", "me/gated"], "is gated: ask for access"),
         (["--model", "me/partial"], "lacks tokenizer.json, which its edge.json names"),
     ],
@@ -211,7 +211,7 @@ def test_a_folder_goes_before_the_hub(bundle: Path, tmp_path: Path) -> None:
         ("altered", 1, "doesn't match its sha256"),
         ("no bundle", 1, "neither a bundle"),
         ("no folder", 1, "There is no folder"),
-        ("no name", 2, "'mine' names no repository"),
+        ("no name", 2, "'mine' is not the name of a Hub repository"),
         ("not logged in", 1, "log in with `hf auth login`"),
     ],
 )

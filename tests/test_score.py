@@ -124,7 +124,7 @@ def test_a_text_that_names_its_columns_as_ours_keeps_them(reviews: Path, tmp_pat
     edge_imdb.score(tmp_path / "labelled.csv", tmp_path / "out")
     columns = ["text", "label", "predicted_label", "predicted_score", "predicted_error"]
     assert parquet.read_table(tmp_path / "out").column_names == columns
-    with pytest.raises(UsageError, match="has a column 'predicted_error' already"):
+    with pytest.raises(UsageError, match="already has a column 'predicted_error'"):
         edge_imdb.score(tmp_path / "out", tmp_path / "again")
     edge_imdb.score(tmp_path / "out", tmp_path / "again", prefix="second_")
     assert parquet.read_table(tmp_path / "again").column_names[-1] == "second_error"
@@ -295,7 +295,7 @@ def test_a_folder_or_file_of_something_else_is_left_alone(reviews: Path, tmp_pat
     (tmp_path / "mine" / "diary.txt").write_text("dear diary")
     (tmp_path / "mine.csv").write_text("dear diary")
     for overwrite in (False, True):
-        with pytest.raises(OutputError, match=r"no parts of a job \(diary\.txt\)"):
+        with pytest.raises(OutputError, match=r"not parts of a job \(diary\.txt\)"):
             edge_imdb.score(reviews, tmp_path / "mine", overwrite=overwrite)
     with pytest.raises(OutputError, match="already exists: use --overwrite"):
         edge_imdb.score(reviews, tmp_path / "mine.csv")

@@ -193,7 +193,7 @@ def test_a_null_in_parquet_is_a_row_with_an_error(tmp_path: Path) -> None:
         ("in.csv", b"review\na\n", r"has no column 'text': it has 'review'"),
         ("in.csv", "text\nfilm\n".encode("utf-16"), "is not UTF-8"),
         ("in.xlsx", b"PK", "has an unknown extension"),
-        ("in.jsonl", b'{"text": 1}\n{"text": 2}\n', "no text"),
+        ("in.jsonl", b'{"text": 1}\n{"text": 2}\n', "not text"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_sentence_and_leaves_nothing(
@@ -221,7 +221,7 @@ def test_files_that_do_not_go_together_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["out.json", "out.txt", "out.parquet.gz", "out.xlsx", "out.gz"])
 def test_a_kind_of_output_that_is_not_written_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("text\ngreat\n")
-    with pytest.raises(UsageError, match="isn't written"):
+    with pytest.raises(UsageError, match="an extension that can't be written"):
         edge_imdb.score(tmp_path / "in.csv", tmp_path / name)
 
 

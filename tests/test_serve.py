@@ -395,7 +395,7 @@ def test_without_cors_no_page_may_read_answers(server: Server) -> None:
     ("arguments", "sentence"),
     [
         (["--host", "0.0.0.0"], "0.0.0.0 can be reached from other machines: give --api-key, or --insecure"),
-        (["--host", "no.such.host.invalid"], "There is no address 'no.such.host.invalid'"),
+        (["--host", "no.such.host.invalid"], "'no.such.host.invalid' is not an address of this machine"),
         (["--api-key", " "], "--api-key is empty"),
         (["--max-wait", "nan"], "--max-wait is nan: it must be 0.01 or more."),
         (["--max-texts", "0"], "--max-texts is 0: it must be 1 or more."),

@@ -34,7 +34,7 @@ def test_a_reader_that_has_gone_ends_a_command_with_141(tmp_path: Path, command:
 def test_closed_standard_output_is_said_in_a_sentence(tmp_path: Path, command: str) -> None:
     result = shell(f"edge-imdb {command} >&-", tmp_path)
     assert result.returncode == 1
-    assert result.stderr == "Error: Standard output is closed: give it a file, a pipe or a terminal.\n"
+    assert result.stderr == "Error: Standard output is closed: redirect it to a file or a pipe.\n"
 
 
 def test_a_command_that_prints_nothing_needs_no_standard_output(tmp_path: Path) -> None:

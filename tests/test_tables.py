@@ -310,7 +310,7 @@ def test_skipped_rows_keep_their_number(tmp_path: Path, capsys: pytest.CaptureFi
     records = [json.loads(line) for line in out.splitlines()]
     assert error is None and [(record["row"], record["text"]) for record in records] == list(enumerate(rows, 1))
     assert [record["label"] for record in records] == ["pos", *[None] * 6, "neg"]
-    assert "reviews.jsonl line 2 is blank: skipped" in err and "6 blank rows were skipped in all" in err
+    assert "reviews.jsonl line 2 is blank: skipped" in err and "6 blank rows were skipped in total" in err
     out, _, _ = run("predict", "--model", SENTIMENT, *arguments, capsys=capsys)
     assert [line.split("\t")[0] for line in out.splitlines()] == ["pos", "neg"]
 
