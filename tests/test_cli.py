@@ -308,5 +308,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, absent: str, arguments: list[s
         f"            raise ModuleNotFoundError('No module named ' + name, name={absent!r})\n"
         "sys.meta_path.insert(0, Hide())\n"
     )
+    # A file that isn't there would be named first.
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     refused(run_command(*arguments, cwd=tmp_path, env={"PYTHONPATH": path}), 1, words)
