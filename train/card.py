@@ -75,7 +75,10 @@ def render_card(metrics: dict[str, Any], exported: dict[str, Any] | None = None)
 def _source(metrics: dict[str, Any], name: str) -> str:
     """The Hub's name of the base or the data sets, or else the folder's."""
     value = metrics["hyperparameters"][name]
-    return value if isinstance(value, str) else ", ".join(value[:-1]) + f" and {value[-1]}"
+    if isinstance(value, list):
+        return ", ".join(value[:-1]) + f" and {value[-1]}"
+    found = metrics.get("hub", {}).get(name, value)
+    return str(found[0] if isinstance(found, list) else found)
 
 
 def _front_matter(metrics: dict[str, Any], onnx: bool) -> str:
