@@ -206,7 +206,7 @@ class TestTextEmbeddingsInference:
     def test_truncate_false_refuses_what_the_model_does_not_read_whole(self, server: Server) -> None:
         found = server.post("/predict", {"inputs": LONG * 2, "truncate": False})
         assert found.status == 413
-        assert "the model reads 512: set truncate to true" in found.content["error"]
+        assert "the model reads at most 512: set truncate to true" in found.content["error"]
         assert server.post("/predict", {"inputs": "great film", "truncate": False}).status == 200
         assert server.post("/predict", {"inputs": LONG * 2}).status == 200
 

@@ -352,7 +352,7 @@ def test_a_port_that_is_taken_is_told_in_a_sentence(command: Callable[..., Any])
         done = command("web", "--no-browser", "--port", port)
     assert done.returncode == 2
     assert done.stderr.strip() == (
-        f"Error: 127.0.0.1:{port} can't be had (Address already in use): give another --port or --host."
+        f"Error: 127.0.0.1:{port} can't be used (Address already in use): give another --port or --host."
     )
 
 
