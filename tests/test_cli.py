@@ -308,5 +308,6 @@ def test_a_missing_extra_is_named(tmp_path: Path, absent: str, arguments: list[s
         f"            raise ModuleNotFoundError('No module named ' + name, name={absent!r})\n"
         "sys.meta_path.insert(0, Hide())\n"
     )
+    (tmp_path / "x.parquet").touch()
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     refused(run_command(*arguments, cwd=tmp_path, env={"PYTHONPATH": path}), 1, words)
