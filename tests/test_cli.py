@@ -62,20 +62,6 @@ def test_predict_reads_files_in_order(command: Command, tmp_path: Path, suffix: 
     assert [json.loads(line)["text"] for line in result.stdout.splitlines()] == texts
 
 
-def test_predict_streams_standard_input() -> None:
-    arguments = [sys.executable, "-m", "edge_imdb", "predict", "-"]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin and process.stdout
-        process.stdin.write("a great film\n")
-        process.stdin.flush()
-        # The first label comes while the input is still open.
-        assert process.stdout.readline().startswith("pos\t")
-        process.stdin.write("a terrible film\n")
-        process.stdin.close()
-        assert process.stdout.readline().startswith("neg\t")
-    assert process.returncode == 0
-
-
 def test_skip_blank_passes_over_blank_lines(command: Command, tmp_path: Path) -> None:
     (tmp_path / "reviews.txt").write_text("great\n\n \nawful\n")
     result = command("predict", "--file", "reviews.txt", "--skip-blank", "--json")
