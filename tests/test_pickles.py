@@ -48,7 +48,14 @@ def test_every_argument_of_the_constructor_is_pickled(kind: type[Any]) -> None:
 
 
 def test_arguments_arrive() -> None:
-    given = {"exact": True, "sliding_windows": True, "threads": 2, "precision": "int8", "provider": "cpu"}
+    given = {
+        "exact": True,
+        "sliding_windows": True,
+        "min_score": 0.7,
+        "threads": 2,
+        "precision": "int8",
+        "provider": "cpu",
+    }
     assert pickle.loads(pickle.dumps(Sentiment(**given)))._arguments == given  # type: ignore[arg-type]
 
 
