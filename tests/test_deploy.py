@@ -73,10 +73,15 @@ def test_the_unit_is_valid(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", [CONTAINERFILE, UNIT], ids=lambda path: path.name)
 def test_their_commands_are_ones_that_serve_takes(path: Path) -> None:
+    import click
+
+    from edge_imdb.cli.main import cli
     from edge_imdb.cli.serve import serve
 
     line = next(line for line in path.read_text().splitlines() if line.startswith(("ENTRYPOINT", "ExecStart=")))
     words = re.findall(r'"([^"]*)"', line) or shlex.split(line.partition("=")[2])
     assert words[0].endswith("edge-imdb") and words[1] == "serve"
-    with serve.make_context("serve", words[2:]) as context:
+    # Below `edge-imdb`, as in life: Click keeps a command's first --help, and alone it would have no -h.
+    parent = click.Context(cli, info_name="edge-imdb", **cli.context_settings)
+    with serve.make_context("serve", words[2:], parent=parent) as context:
         assert context.params["port"] == 8000
