@@ -57,3 +57,8 @@ class ProviderError(EdgeImdbError):
 
 class GateError(EdgeImdbError):
     """An exported graph differs from its source by more than allowed, so nothing was written."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what a library raised, without its final full stop; the error's type if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

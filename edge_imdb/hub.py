@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .bundle import MANIFEST, open_bundle
-from .errors import HubError, UsageError
+from .errors import HubError, UsageError, first_line
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # Seconds until a Hub that doesn't answer is taken for unreachable.
@@ -69,8 +69,8 @@ def check_access(repository: str) -> None:
         me = HfApi().whoami()
     except Exception as error:
         raise HubError(
-            f"Nothing could be uploaded to {repository} ({_reason(error)}): log in with `hf auth login`, and check the "
-            "network."
+            f"Nothing could be uploaded to {repository} ({first_line(error)}): log in with `hf auth login`, and check "
+            "the network."
         ) from error
     names = [me["name"], *(group["name"] for group in me.get("orgs", []))]
     owner = repository.split("/")[0]
@@ -100,8 +100,8 @@ def upload(folder: Path, names: Sequence[str], repository: str, private: bool = 
         api.create_commit(repository, files, commit_message="Upload by edge-imdb")
     except Exception as error:
         raise HubError(
-            f"The upload to {repository} failed ({_reason(error)}); {folder} is complete: log in with `hf auth login`, "
-            f"check the network, and try again with `edge-imdb push {folder} {repository}`."
+            f"The upload to {repository} failed ({first_line(error)}); {folder} is complete: log in with `hf auth "
+            f"login`, check the network, and try again with `edge-imdb push {folder} {repository}`."
         ) from error
     return str(address)
 
@@ -146,11 +146,6 @@ def _errors(repository: str, name: str, revision: str | None) -> Iterator[None]:
         raise HubError(f"The repository {repository} {what}.") from error
     except Exception as error:
         raise HubError(
-            f"{name} of {repository} couldn't be fetched ({_reason(error)}): check the network, the disk's space and "
-            "permissions, then try again."
+            f"{name} of {repository} couldn't be fetched ({first_line(error)}): check the network, the disk's space "
+            "and permissions, then try again."
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an error, without its final full stop."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import CONFIG, EMBEDDED, KEPT_SHARES, MANIFEST, TOKENIZER, Bundle, find_bundle, open_bundle
-from .errors import BundleError, UsageError
+from .errors import BundleError, UsageError, first_line
 from .hub import is_repository
 from .session import choose_provider, open_session, usable_cores
 
@@ -252,7 +252,7 @@ class Model:
         try:
             results: list[NDArray[np.float32]] = session.run(names, feed)
         except Exception as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise BundleError(
                 f"The graph of {self.bundle.path} can't read a text of {feed['input_ids'].size} tokens ({reason}): "
                 "export the bundle again."

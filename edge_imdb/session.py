@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import BundleError, MissingDependencyError, ProviderError, UsageError
+from .errors import BundleError, MissingDependencyError, ProviderError, UsageError, first_line
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -179,13 +179,11 @@ def open_session(
         session = onnxruntime.InferenceSession(graph, options, providers=order)
     except Exception as error:
         if chosen == "cpu":
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise BundleError(f"ONNX Runtime can't load {graph} ({reason}): export the bundle again.") from error
         if provider != "auto":
-            raise ProviderError(
-                f"The execution provider {chosen!r} doesn't start: {str(error).splitlines()[0]}"
-            ) from error
-        say(f"CUDA doesn't start ({str(error).splitlines()[0]}): running on the CPU.")
+            raise ProviderError(f"The execution provider {chosen!r} doesn't start: {first_line(error)}.") from error
+        say(f"CUDA doesn't start ({first_line(error)}): running on the CPU.")
         return open_session(graph, "cpu", threads, say, data=data, optimise=optimise)
     if chosen != "cpu" and PROVIDERS[chosen] not in session.get_providers():
         if provider != "auto":

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from .errors import InputError, MissingDependencyError, UsageError
+from .errors import InputError, MissingDependencyError, UsageError, first_line
 
 TABLES = {
     ".csv": "CSV",
@@ -374,7 +374,7 @@ def _parquet_rows(path: Path, file: IO[bytes], read: Read | None) -> Iterator[tu
     except _decompression_errors(path) as error:
         _refuse_compression(path, error)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable Parquet file ({str(error).splitlines()[0]}).") from None
+        raise InputError(f"{path} is not a readable Parquet file ({first_line(error)}).") from None
 
 
 def iter_texts(

@@ -18,6 +18,38 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+# What reviews are made of, and what trips up whoever tokenises it or maps it back to its place.
+ODD_PIECES = (
+    *(
+        "<br />",
+        "< / bR >",
+        "&amp;",
+        "&lt;br&gt;",
+        "&#8230;",
+        "&#x80;",
+        "&#xD800;",
+        "&#65534;",
+        "&nbsp;",
+        "&notit;",
+        "&not",
+    ),
+    *(
+        "\u0301",
+        "\u00e9",
+        "\ufeff",
+        "\u3000",
+        "\x1c",
+        "\u4e2d",
+        "\ud55c",
+        "\ud800",
+        "\x00",
+        "\u200b",
+        "\u2019",
+        "\u03a3",
+    ),
+    *("[MASK]", "[SEP]", "[mask]", "\U00020000", "x" * 101),
+    *("-", "'", "don't", "well-made", "Mr.", "...", "! ", " "),
+)
 
 SUBJECTS = ["film", "movie", "plot", "story", "cast", "score", "script", "ending", "camera work", "dialogue"]
 GOOD = ["great", "wonderful", "moving", "funny", "brilliant", "superb", "charming", "gripping"]

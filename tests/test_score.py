@@ -162,7 +162,7 @@ def test_explain_adds_the_words_that_decided_most_and_min_score_says_unsure(revi
     edge_imdb.score(reviews, tmp_path / "out.csv", explain=2, min_score=least)
     with (tmp_path / "out.csv").open(newline="") as file:
         assert [json.loads(row["words"] or "null") for row in csv.DictReader(file)] == [row["words"] for row in table]
-    with pytest.raises(OutputError, match="explain was 2 and is 3"):
+    with pytest.raises(OutputError, match="explain was 2, now 3"):
         edge_imdb.score(reviews, tmp_path / "out", explain=3, min_score=least)
 
 
@@ -263,13 +263,13 @@ def test_another_job_is_refused_with_what_differs(reviews: Path, tmp_path: Path)
     shutil.copy(reviews, tmp_path / "in.csv")
     edge_imdb.score(tmp_path / "in.csv", out, part_rows=50)
     before = files(out)
-    with pytest.raises(OutputError, match="rows a part was 50 and is 60"):
+    with pytest.raises(OutputError, match="rows per part was 50, now 60"):
         edge_imdb.score(tmp_path / "in.csv", out, part_rows=60)
-    with pytest.raises(OutputError, match="exact was False and is True"):
+    with pytest.raises(OutputError, match="exact was False, now True"):
         edge_imdb.score(tmp_path / "in.csv", out, part_rows=50, exact=True)
-    with pytest.raises(OutputError, match="column was text and is topic"):
+    with pytest.raises(OutputError, match="column was text, now topic"):
         edge_imdb.score(tmp_path / "in.csv", out, part_rows=50, column="topic")
-    with pytest.raises(OutputError, match="there were 1 input files and are 2"):
+    with pytest.raises(OutputError, match="there were 1 input files, now 2"):
         edge_imdb.score([tmp_path / "in.csv", reviews], out, part_rows=50)
     with (tmp_path / "in.csv").open("a") as file:
         file.write("one more,pos\n")

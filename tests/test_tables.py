@@ -357,8 +357,9 @@ def predicting(*arguments: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_standard_input_needs_no_dash_and_its_labels_come_at_once_with_workers() -> None:
-    with predicting("--workers", "2") as process:
+@pytest.mark.parametrize("arguments", [["-"], ["--workers", "2"]])
+def test_standard_input_needs_no_dash_and_its_labels_come_at_once(arguments: list[str]) -> None:
+    with predicting(*arguments) as process:
         assert process.stdin and process.stdout
         process.stdin.write("a great film\n")
         process.stdin.flush()

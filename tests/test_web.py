@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_reviews
+from conftest import ODD_PIECES, make_reviews
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -125,36 +125,7 @@ def test_every_code_point_is_cleaned_and_tokenized_as_in_python(tokenizer: Token
         assert found == encoded_in_python(tokenizer, text), ascii(text[1])
 
 
-PIECES = st.sampled_from(
-    [
-        "<br />",
-        "< / bR >",
-        "&amp;",
-        "&lt;br&gt;",
-        "&#8230;",
-        "&#x80;",
-        "&#xD800;",
-        "&#65534;",
-        "&nbsp;",
-        "&notit;",
-        "&not",
-    ]
-    + [
-        "\u0301",
-        "\u00e9",
-        "\ufeff",
-        "\u3000",
-        "\x1c",
-        "\u4e2d",
-        "\ud55c",
-        "\ud800",
-        "\x00",
-        "\u200b",
-        "\u2019",
-        "\u03a3",
-    ]
-    + ["[MASK]", "[SEP]", "[mask]", "don't", "\U00020000", "x" * 101, "Mr.", "...", " "]
-)
+PIECES = st.sampled_from(ODD_PIECES)
 
 
 @needs_node

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, HubError, InputError, SplitError
+from ..errors import DataError, HubError, InputError, SplitError, first_line
 from ..tables import TABLES, column_of, is_table, iter_rows, iter_texts, require
 from ..text import is_blank
 
@@ -130,19 +130,15 @@ def load_split(data: str, split: str) -> Any:
         return datasets.load_dataset(data, split=split)
     except ValueError as error:
         if "split" in str(error).lower():
-            raise SplitError(f"{data} has no split {split!r}: name one that it has ({_first_line(error)}).") from None
-        raise DataError(f"{data} can't be read as a data set: {_first_line(error)}") from None
+            raise SplitError(f"{data} has no split {split!r}: name one that it has ({first_line(error)}).") from None
+        raise DataError(f"{data} can't be read as a data set: {first_line(error)}.") from None
     except (OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         if Path(data).exists():
-            raise DataError(f"{data} can't be read as a data set: {_first_line(error.__cause__ or error)}") from None
+            raise DataError(f"{data} can't be read as a data set: {first_line(error.__cause__ or error)}.") from None
         raise HubError(
             f"The data set {data} can't be fetched from the Hugging Face Hub ({type(error).__name__}): check its name "
             "and the network, or give a local folder or file with --data (and a local checkpoint with --base)."
         ) from None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _known_as(word: str, names: Sequence[str] | None) -> str:

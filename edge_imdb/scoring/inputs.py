@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from ..errors import InputError, UsageError
+from ..errors import InputError, UsageError, first_line
 from ..tables import require
 from .places import File, glob
 
@@ -415,7 +415,7 @@ def _named(source: Source) -> Iterator[None]:
         what = {"parquet": "a readable Parquet file", "json": "a JSON array of objects"}.get(source.format)
         if source.compression and not isinstance(error, json.JSONDecodeError):
             what = f"readable {source.compression}"
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error)
         raise InputError(
             f"{source.name} is not {what or 'readable'} to its end ({reason}): it may be truncated; copy it again."
         ) from None

@@ -43,7 +43,7 @@ class Manifest:
         found = []
         ours, theirs = self.inputs, other.inputs
         if len(ours) != len(theirs):
-            found.append(f"there were {len(ours)} input files and are {len(theirs)}")
+            found.append(f"there were {len(ours)} input files, now {len(theirs)}")
         else:
             for mine, its in zip(ours, theirs, strict=True):
                 keys = ("bytes", "sha256", "format", "compression")
@@ -51,13 +51,13 @@ class Manifest:
                     same = mine["name"] == its["name"]
                     what = f"{its['name']} has other content" if same else f"{mine['name']} was where {its['name']} is"
                     found.append(what)
-        pairs = [("column", self.column, other.column), ("rows a part", self.part_rows, other.part_rows)]
+        pairs = [("column", self.column, other.column), ("rows per part", self.part_rows, other.part_rows)]
         for name, one, two in (("", self.output, other.output), ("", self.model, other.model)):
             for key in sorted({*one, *two} - {"versions"}):
                 pairs.append((f"{name}{key}", one.get(key), two.get(key)))
         mine, its = self.model.get("versions", {}), other.model.get("versions", {})
         pairs += [(package, mine.get(package), its.get(package)) for package in sorted({*mine, *its})]
-        found += [f"{name} was {_short(one)} and is {_short(two)}" for name, one, two in pairs if one != two]
+        found += [f"{name} was {_short(one)}, now {_short(two)}" for name, one, two in pairs if one != two]
         return found
 
 

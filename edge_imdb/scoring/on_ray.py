@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle import find_bundle
-from ..errors import BundleError, EdgeImdbError, MissingDependencyError, OutputError, UsageError
+from ..errors import BundleError, EdgeImdbError, MissingDependencyError, OutputError, UsageError, first_line
 from ..output import locked, staging
 from ..tables import require
 from .labels import Labeller, Options, Outcome, bundle_files, bundle_sha256
@@ -78,7 +78,7 @@ class OnRay:
                     **({"include_dashboard": False} if address == "local" else {}),
                 )
             except (OSError, ValueError, RuntimeError) as error:
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+                reason = first_line(error)
                 raise UsageError(
                     f"There is no Ray cluster at {address!r} ({reason}): start one with `ray start --head`, give its "
                     "address, or use --ray local."

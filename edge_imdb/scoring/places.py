@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import InputError, MissingDependencyError, OutputError
+from ..errors import InputError, MissingDependencyError, OutputError, first_line
 from ..output import discard, locked, sync_folder, whole_file
 from ..tables import require
 
@@ -107,7 +107,7 @@ def _remote(name: str) -> Iterator[None]:
     except (InputError, MissingDependencyError):
         raise
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error)
         raise InputError(
             f"{name} can't be read ({reason}): check the address, the network and your permissions."
         ) from None
@@ -253,7 +253,7 @@ class _Objects(Store):
         except OutputError:
             raise
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+            reason = first_line(error)
             raise OutputError(
                 f"{what} can't be written ({reason}): finished parts are kept; fix this and run the same command again."
             ) from error
