@@ -198,7 +198,7 @@ def _parse(path: Path, record: Any, task: str | None) -> Bundle:
     if found not in TASKS:
         raise ValueError(f"'task' is {found!r:.80}")
     if found != (task or found):
-        raise BundleError(f"{path} is a {found} bundle, and a {task} bundle is needed: give another one with --model.")
+        raise BundleError(f"{path} is a {found} bundle, and a {task} bundle is needed: give the folder of one.")
     labels, temperature, early_exit, token_dropping = [], 1.0, None, None
     strategy, head_ratio = "window", 0.5
     if found == "sentiment":

@@ -179,7 +179,7 @@ def test_transformers_js_opens_both_bundles_in_chromium_with_no_options() -> Non
 def test_a_loop_is_refused_around_a_graph_that_is_not_ours(tmp_path: Path) -> None:
     from edge_imdb.edge_graph.batch import write_batch
 
-    with pytest.raises(GateError, match="This is no edge graph"):
+    with pytest.raises(GateError, match="This is not an edge graph"):
         write_batch(EMBEDDED / "sentiment" / MORE_GRAPHS["batch"], tmp_path / "twice.onnx")
 
 

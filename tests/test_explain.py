@@ -103,7 +103,7 @@ def test_embedded_graphs_share_one_file_of_weights() -> None:
 def test_subsets_are_refused_for_a_graph_of_fill_mask(tmp_path: Path) -> None:
     from edge_imdb.edge_graph.subsets import write_subsets
 
-    with pytest.raises(GateError, match="no edge graph of a sentiment model"):
+    with pytest.raises(GateError, match="not an edge graph of a sentiment model"):
         write_subsets(EMBEDDED / "fill-mask" / GRAPHS["int8"], tmp_path / "x.onnx")
 
 

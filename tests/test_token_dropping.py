@@ -192,18 +192,19 @@ def test_a_schedule_is_written_as_it_is_read() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("half", "is no list of shares"), ("0.5,0.6", "at most the one before"), ("0", "over 0"), ("1.2", "at most 1")],
+    [("half", "is not a list of shares"), ("0.5,0.6", "at most the one before"), ("0", "over 0"), ("1.2", "at most 1")],
 )
 def test_a_schedule_that_makes_no_sense_is_refused(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Schedule.parse(text)
 
 
-def test_a_schedule_for_another_number_of_layers_is_refused_before_training(
-    tiny_bert: Path, reviews_csv: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_a_schedule_for_another_number_of_layers_is_refused_before_training(tiny_bert: Path, tmp_path: Path) -> None:
     from edge_imdb.train.sentiment import train_sentiment
 
-    options = tiny_options(tiny_bert, reviews_csv, tmp_path / "runs", token_dropping="0.5,0.3")
-    with pytest.raises(UsageError, match="a model of 2 layers needs 1"):
-        train_sentiment(options)  # type: ignore[arg-type]
+    # Before the data as well, which aren't there.
+    nowhere = (tmp_path / "none.csv", tmp_path / "none.csv")
+    for text, message in (("0.5,0.3", "a model of 2 layers needs 1"), ("half", "is not a list of shares")):
+        options = tiny_options(tiny_bert, nowhere, tmp_path / "runs", token_dropping=text)
+        with pytest.raises(UsageError, match=message):
+            train_sentiment(options)  # type: ignore[arg-type]

@@ -189,7 +189,7 @@ def test_unlabelled_reviews_are_trained_on_but_never_measured_on(tiny_bert: Path
     assert without.validation == texts.validation and set(without.train) < train_texts
 
 
-def test_imdb_gives_75000_reviews_less_those_in_test() -> None:
+def test_imdb_gives_its_train_reviews_less_those_in_test() -> None:
     if not (SHARED / "imdb").exists():
         pytest.skip("the IMDb data set is not beside this clone, in ../shared/imdb")
     pytest.importorskip("datasets", reason="datasets is not installed")

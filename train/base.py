@@ -93,6 +93,12 @@ def _load_config(base: str, length: int, option: str) -> Any:
     return config
 
 
+def layers_of(base: str, max_length: int) -> int:
+    """The number of layers of a BERT or DistilBERT, from its configuration alone. Raises as ``load_classifier``."""
+    layers: int = _load_config(base, max_length, "--max-length").num_hidden_layers
+    return layers
+
+
 def load_classifier(
     base: str, names: list[str], max_length: int, dropout: float, attention_dropout: float, classifier_dropout: float
 ) -> DistilBertForSequenceClassification:

@@ -26,7 +26,7 @@ from ..errors import UsageError
 from ..evaluate.datasets import Reviews
 from ..metrics import accuracy, classification_metrics, fit_temperature, log_loss, softmax
 from ..text import SPECIAL, ReviewEncoder, Truncation
-from .base import load_classifier, load_tokenizer
+from .base import layers_of, load_classifier, load_tokenizer
 from .batches import GroupedByLength
 from .corpus import ENOUGH, Corpus, about_splits, load_corpus
 from .dropping import TokenDroppingClassifier
@@ -60,6 +60,8 @@ def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lamb
             f"--spans is {options.spans}: it must be 0, or from 8 to {options.max_length - SPECIAL}, which is "
             "--max-length less two."
         )
+    if options.token_dropping:
+        Schedule.parse(options.token_dropping)
     with open_run(TASK, options, say, _last_checkpoint) as run:
         _train(options, run)
         return run.target
@@ -72,6 +74,9 @@ def _train(options: SentimentOptions, run: Run) -> None:
     short = Truncation(options.truncated_copies, options.head_ratio) if options.truncated_copies else None
     schedule = Schedule.parse(options.token_dropping) if options.token_dropping else None
     tokenizer = load_tokenizer(options.base, options.max_length)
+    if schedule is not None:
+        # Before the data are read, which may take minutes.
+        schedule.check(layers_of(options.base, options.max_length))
     encoder = ReviewEncoder(tokenizer.backend_tokenizer, truncation)
     with state.main_process_first():
         data = load_corpus(hyperparameters(options))

@@ -49,7 +49,7 @@ class ModelOptions:
     revision: str | None
     precision: str
     provider: str
-    threads: int | None
+    threads: int | None = None
 
     def place(self, task: str) -> str | Path | None:
         """The folder or repository to open: that of --model, or ./models/TASK if nothing else was asked for."""
@@ -106,39 +106,42 @@ class ReviewOptions:
         )
 
 
+_BUNDLE = [
+    click.option(
+        "--model",
+        metavar="BUNDLE",
+        help="Folder of the bundle to use, or its name on the Hub, user/repo.  [default: see edge-imdb info]",
+    ),
+    click.option("--revision", help="Branch, tag or commit of a bundle on the Hub.  [default: main branch]"),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "int8", "fp32"]),
+        default="auto",
+        show_default=True,
+        help="Which graph of the bundle to run; auto means int8 on a CPU.",
+    ),
+    click.option(
+        "--provider",
+        default="auto",
+        show_default=True,
+        help="Execution provider: auto, cpu, cuda, or another that is installed.",
+    ),
+]
+_THREADS = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Number of threads per text.  [default: one per physical core available]",
+)
+
+
 def model_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of ModelOptions; the command gets them in one argument, ``model_options``."""
-    return _grouped(
-        command,
-        "model_options",
-        ModelOptions,
-        [
-            click.option(
-                "--model",
-                metavar="BUNDLE",
-                help="Folder of the bundle to use, or its name on the Hub, user/repo.  [default: see edge-imdb info]",
-            ),
-            click.option("--revision", help="Branch, tag or commit of a bundle on the Hub.  [default: main branch]"),
-            click.option(
-                "--precision",
-                type=click.Choice(["auto", "int8", "fp32"]),
-                default="auto",
-                show_default=True,
-                help="Which graph of the bundle to run; auto means int8 on a CPU.",
-            ),
-            click.option(
-                "--provider",
-                default="auto",
-                show_default=True,
-                help="Execution provider: auto, cpu, cuda, or another that is installed.",
-            ),
-            click.option(
-                "--threads",
-                type=click.IntRange(min=1),
-                help="Number of threads per text.  [default: one per physical core available]",
-            ),
-        ],
-    )
+    return _grouped(command, "model_options", ModelOptions, [*_BUNDLE, _THREADS])
+
+
+def bundle_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Like ``model_options`` without --threads, for a command that chooses the number itself."""
+    return _grouped(command, "model_options", ModelOptions, _BUNDLE)
 
 
 def review_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -165,11 +168,14 @@ def review_options(command: Callable[..., None]) -> Callable[..., None]:
 def _grouped(
     command: Callable[..., None], name: str, kind: type[Any], options: list[Callable[[Any], Any]]
 ) -> Callable[..., None]:
-    """Add ``options`` to ``command``, which gets their values as a ``kind``, a dataclass, in the argument ``name``."""
+    """Add ``options`` to ``command``, which gets their values as a ``kind``, a dataclass, in the argument ``name``.
+
+    A field that has no option keeps its default.
+    """
 
     @functools.wraps(command)
     def grouped(**values: Any) -> None:
-        values[name] = kind(**{field: values.pop(field) for field in kind.__dataclass_fields__})
+        values[name] = kind(**{field: values.pop(field) for field in kind.__dataclass_fields__ if field in values})
         command(**values)
 
     decorated: Callable[..., None] = grouped

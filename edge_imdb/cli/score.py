@@ -12,7 +12,7 @@ import click
 
 from ..bundle import TASKS
 from ..errors import UsageError
-from .common import EXACT, SLIDING_WINDOWS, ModelOptions, model_options, say
+from .common import EXACT, SLIDING_WINDOWS, ModelOptions, bundle_options, say
 
 # The exit code of a job that is done, but in which some rows have an error.
 BAD_ROWS = 3
@@ -35,7 +35,13 @@ _QUIET = 30.0
     help="Number of words for each mask, in fill-mask.",
 )
 @click.option("--explain", type=click.IntRange(min=1), metavar="N", help="Add the N words that decided most.")
-@click.option("--min-score", type=click.FloatRange(0, 1), help="Label rows under this score unsure.")
+@click.option(
+    "--min-score",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Label rows with a lower score unsure.",
+)
 @click.option(
     "--input-format",
     type=click.Choice(["csv", "tsv", "jsonl", "json", "parquet", "text"]),
@@ -67,7 +73,7 @@ _QUIET = 30.0
 @click.option("--status", "shown", metavar="OUT", help="Show the progress of the job that writes OUT, then exit.")
 @EXACT
 @SLIDING_WINDOWS
-@model_options
+@bundle_options
 def score(
     inputs: tuple[str, ...],
     output: str | None,
@@ -75,7 +81,7 @@ def score(
     task: str,
     top_k: int,
     explain: int | None,
-    min_score: float | None,
+    min_score: float,
     input_format: str | None,
     output_format: str | None,
     prefix: str | None,
@@ -113,8 +119,6 @@ def score(
         raise UsageError(
             "Give what to score and where to write it, as in edge-imdb score reviews.csv --output labelled/"
         )
-    if model_options.threads not in (None, 1):
-        raise UsageError("score gives each text one thread, which has the highest throughput: leave --threads out.")
     line = _Lines() if json_progress else _Line()
     _say_at_ctrl_c(line)
     try:

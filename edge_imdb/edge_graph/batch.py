@@ -36,10 +36,10 @@ def with_batch(edge: onnx.ModelProto) -> onnx.ModelProto:
     least. Output ``logits``, *shape:* ``(batch, labels)`` for sentiment; ``(batch, length, vocabulary)`` for fill-mask,
     with the logits at ``[MASK]`` and 0 elsewhere, where each row has a ``[MASK]``.
 
-    Raises GateError if the graph is none that ``write_edge`` made.
+    Raises GateError if ``write_edge`` did not make the graph.
     """
     if edge.graph.input[0].name != "input_ids" or {node.name for node in edge.graph.input[1:]} - {KEPT_SHARES}:
-        raise GateError("This is no edge graph: export one with --quantize.")
+        raise GateError("This is not an edge graph: export one with --quantize.")
     columns = edge.graph.output[0].type.tensor_type.shape.dim[-1].dim_value
     fill_mask = any(tensor.name == "mask_id" for tensor in edge.graph.initializer)
     constants = list(edge.graph.initializer)

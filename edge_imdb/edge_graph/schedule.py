@@ -44,7 +44,7 @@ class Schedule:
             return Schedule(tuple(float(part) for part in text.split(",")))
         except ValueError:
             raise UsageError(
-                f"The schedule {text!r} is no list of shares: give one number for each layer but the last, such as "
+                f"The schedule {text!r} is not a list of shares: give one number for each layer but the last, such as "
                 "0.75,0.5,0.3,0.2,0.15."
             ) from None
 

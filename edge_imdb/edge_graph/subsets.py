@@ -42,7 +42,7 @@ def with_subsets(edge: onnx.ModelProto) -> onnx.ModelProto:
     Input ``kept``, fp32, *shape:* ``(subsets, length)``: 1 at the tokens that ``[CLS]`` reads in the last layer, 0 at
     the others. Output ``subset_logits``, *shape:* ``(subsets, labels)``.
 
-    Raises GateError where the graph is none that ``write_edge`` made for sentiment.
+    Raises GateError if ``write_edge`` did not make the graph, or not for sentiment.
     """
     model = onnx.ModelProto()
     model.CopyFrom(edge)
@@ -52,7 +52,7 @@ def with_subsets(edge: onnx.ModelProto) -> onnx.ModelProto:
     parts = [list(tensor.dims) for tensor in graph.initializer if tensor.name == "heads"]
     labels = graph.output[0].type.tensor_type.shape.dim[-1].dim_value
     if len(sought) != 1 or len(parts) != 1 or not any(node.name == "cls" for node in graph.node):
-        raise GateError("This is no edge graph of a sentiment model: export one with --quantize.")
+        raise GateError("This is not an edge graph of a sentiment model: export one with --quantize.")
     last = int(sought[0])
     heads, width = parts[0]
 

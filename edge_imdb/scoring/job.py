@@ -81,7 +81,7 @@ def score(
     sliding_windows: bool = False,
     top_k: int = 5,
     explain: int | None = None,
-    min_score: float | None = None,
+    min_score: float = 0.0,
     workers: int | None = None,
     part_rows: int = PART_ROWS,
     prefix: str | None = None,
@@ -106,7 +106,7 @@ def score(
         model, provider, precision, exact, sliding_windows: as for ``Sentiment`` and ``FillMask``.
         explain: sentiment: add the column ``words``, that many words that decided most, the strongest first, each with
             its weight as in ``Sentiment.explain``, whose score is then told; a list of structs, in CSV as JSON.
-        min_score: sentiment: a row whose score is under it, from 0 to 1, gets the label ``unsure``.
+        min_score: sentiment: a row whose score is under it, from 0 to 1, gets the label ``unsure``; 0 never says so.
         workers: number of texts at a time; None means one per core. With ``ray``, the number of actors; None means one
             less than the free CPUs.
         part_rows: rows per part. If the process is killed, the parts that it was working on are lost.

@@ -38,20 +38,20 @@ class Options:
     sliding_windows: bool = False
     top_k: int = 5
     explain: int | None = None
-    min_score: float | None = None
+    min_score: float = 0.0
 
     def __post_init__(self) -> None:
         if self.task not in ("sentiment", "fill-mask"):
             raise UsageError(f"There is no task {self.task!r}: use sentiment or fill-mask.")
         if self.task == "fill-mask" and (self.exact or self.sliding_windows):
             raise UsageError("--exact and --sliding-windows are for sentiment: leave them out.")
-        if self.task == "fill-mask" and not self.explain is self.min_score is None:
+        if self.task == "fill-mask" and (self.explain is not None or self.min_score):
             raise UsageError("--explain and --min-score are for sentiment: leave them out.")
         for name in ("top_k", "explain"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise UsageError(f"{name} is {value}: it must be 1 or more.")
         # Not <, because NaN must be refused too.
-        if self.min_score is not None and not 0 <= self.min_score <= 1:
+        if not 0 <= self.min_score <= 1:
             raise UsageError(f"min_score is {self.min_score}: it must be from 0 to 1.")
         if self.explain is not None and self.precision == "fp32":
             raise UsageError("What decided a label is told in int8: leave --precision fp32 out.")
@@ -81,7 +81,7 @@ class Labeller:
                 **common,
                 exact=options.exact,
                 sliding_windows=options.sliding_windows,
-                min_score=options.min_score or 0.0,
+                min_score=options.min_score,
             )
             if options.explain is not None and "explain" not in self._model.bundle.graphs:
                 path = self._model.bundle.path
