@@ -20,6 +20,7 @@ import click
 import numpy as np
 from contenders import CONTENDERS, Setting, bundle_checkpoint, open_contender
 from machine import describe
+from quality import weights_of
 
 PEERS = [name for name in CONTENDERS if not name.startswith("edge-imdb")]
 
@@ -80,7 +81,7 @@ def main() -> None:
                     break
                 contender.read(some[0])
                 measure(name, threads, map(contender.read, some), len(some))
-    report = {"machine": describe(), "rows": rows, "left_out": left_out}
+    report = {"machine": describe(), "weights": weights_of("sentiment"), "rows": rows, "left_out": left_out}
     print("\n".join(table(report)))
     for name, why in left_out.items():
         print(f"\nleft out: {name}, {why}")

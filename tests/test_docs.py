@@ -98,14 +98,11 @@ def test_results_were_measured_with_the_weights_that_are_embedded(run: str) -> N
     assert measured == weights_of(RUNS[run][2][0]), f'run: python benchmarks/quality.py --only "{run}"'
 
 
-@pytest.mark.parametrize("run", ["edge-imdb", "edge-imdb --exact"])
-def test_throughput_was_measured_with_a_model_as_good_as_the_embedded_one(run: str) -> None:
-    figures = next(row for row in generate.result("throughput.json")["rows"] if row["name"] == run)
-    measured = generate.measured(run.replace("edge-imdb", "sentiment"))
-    assert (figures["reviews"], figures["accuracy"]) == (measured["reviews"], pytest.approx(measured["accuracy"]))
-    # Of the same model before quantization, whose figure is in the manifest: 25,000 reviews have a standard error of
-    # 0.16 points.
-    assert figures["accuracy"] == pytest.approx(_metrics("sentiment")["test_pytorch"]["accuracy"], abs=0.003)
+def test_throughput_was_measured_with_the_weights_that_are_embedded() -> None:
+    from quality import weights_of
+
+    measured = generate.result("throughput.json").get("weights")
+    assert measured == weights_of("sentiment"), "run: python benchmarks/throughput.py"
 
 
 def _card(task: str) -> str:

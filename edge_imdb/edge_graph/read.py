@@ -70,7 +70,8 @@ def weights_of(bundle: Bundle) -> dict[str, Floats]:
         return weights_from(constants, config)
     except KeyError as error:
         raise BaseModelError(
-            f"The int8 graph of {bundle.path} wasn't written by edge-imdb, because it has no {error}: give another --base."
+            f"The int8 graph of {bundle.path} wasn't written by edge-imdb, because it has no {error}: give another "
+            "--base."
         ) from None
 
 
