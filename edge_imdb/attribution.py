@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -125,8 +126,12 @@ def _dropped(text: str, spans: Spans) -> Spans:
 class Attribution:
     """How much each word and each sentence of a review moved the margin between two labels.
 
-    A weight is what the margin, in calibrated nats, loses when ``[CLS]`` doesn't read that word in the last layer.
-    Readings are added one by one, each a list of places among the tokens; their weights are averaged.
+    A word's weight is the mean of two differences of the margin, in calibrated nats: what it loses when ``[CLS]`` reads
+    all but that word in the last layer, and what it gains when ``[CLS]`` reads that word alone there, over reading no
+    word. These are the last and the first step of a Shapley value (Shapley 1953; as an explanation: Lundberg and Lee
+    2017, "A Unified Approach to Interpreting Model Predictions"). The first difference alone misses a word that others
+    repeat. A sentence's weight is the first difference. Readings are added one by one, each a list of places among the
+    tokens; their weights are averaged.
     """
 
     def __init__(self, located: Located, run: Run, frame: Callable[[list[int]], list[int]]) -> None:
@@ -136,10 +141,11 @@ class Attribution:
     def read(self, places: list[int]) -> NDArray[np.float32]:
         """The logits of the tokens at ``places``. *Shape:* ``(labels,)``. What was read stays for ``result``."""
         located = self._located
-        rows = [np.ones(len(places) + 2, dtype=np.float32)]
-        for of, alone in ((located.words, False), (located.sentences, False), (located.sentences, True)):
+        # All, then the special tokens alone, which are always read.
+        rows = [np.ones(len(places) + 2, dtype=np.float32), np.zeros(len(places) + 2, dtype=np.float32)]
+        rows[1][[0, -1]] = 1
+        for of, alone in itertools.product((located.words, located.sentences), (False, True)):
             numbers = np.array([of[place] for place in places])
-            # The special tokens are always read.
             inside = np.zeros((len(set(numbers)), len(places) + 2), dtype=bool)
             inside[:, 1:-1] = numbers == np.unique(numbers)[:, None]
             if alone:
@@ -172,13 +178,16 @@ class Attribution:
         sentences: dict[int, list[list[float]]] = {}
         for places, _, subsets in self._readings:
             margins = margin(subsets)
+            whole, nothing = margins[:2]
             numbers = sorted({located.words[place] for place in places})
-            for number, value in zip(numbers, margins[0] - margins[1 : 1 + len(numbers)], strict=True):
-                words.setdefault(number, []).append(float(value) / count)
-            rest = margins[1 + len(numbers) :]
+            rest = margins[2 + 2 * len(numbers) :]
+            for number, without, alone in zip(
+                numbers, *np.split(margins[2 : len(margins) - len(rest)], 2), strict=True
+            ):
+                words.setdefault(number, []).append(float(whole - without + alone - nothing) / 2 / count)
             numbers = sorted({located.sentences[place] for place in places})
             for number, without, alone in zip(numbers, *np.split(rest, 2), strict=True):
-                sentences.setdefault(number, []).append([float(margins[0] - without) / count, float(alone)])
+                sentences.setdefault(number, []).append([float(whole - without) / count, float(alone)])
         read = {place for places, _, _ in self._readings for place in places}
         return {
             "toward": labels[for_],

@@ -206,8 +206,9 @@ class Sentiment(Pipeline):
         "weight", "alone"}``; ``unread``, ``{"start", "end", "why"}``, with ``why`` ``"cut"`` (of a long review) or
         ``"dropped"`` (markup). Places are characters of ``text`` as given.
 
-        A weight is by how much the margin falls when the model, in its last layer, leaves that word or sentence out.
-        ``alone`` is the margin when it reads that sentence alone there. Source: ``edge_graph/subsets.py``. It is done
+        A sentence's weight is by how much the margin falls when the model, in its last layer, leaves that sentence out;
+        a word's is the mean of that and of how much it rises when the model reads that word alone there.
+        ``alone`` is the margin when it reads that sentence alone. Source: ``edge_graph/subsets.py``. It is done
         in int8, in the run that gives the label, whatever ``precision`` is. No token is dropped in that run, since any
         may be asked about: if the bundle drops tokens, label and score are those of a call with ``exact``.
 

@@ -108,6 +108,26 @@ def test_throughput_counts_every_review(tmp_path: Path) -> None:
     assert all(row["reviews"] == 40 and row["reviews_per_second"] > 0 and row["accuracy"] > 0.9 for row in rows)
 
 
+def test_parts_measures_every_contender_on_the_validation_reviews_of_a_run(
+    tiny_run: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    arguments = ["--run", tiny_run, "--previous", tiny_bundle, "--reviews", 4, "--threads", 1, "--json", "p.json"]
+    result = run_benchmark("parts.py", *arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "p.json").read_text())
+    quality, times = report["quality"], report["mean_ms"]["1"]
+    assert list(quality) == list(times) and min(times.values()) > 0
+    held_out = json.loads((tiny_run / "metrics.json").read_text())["data"]["validation"]
+    assert {figures["reviews"] for groups in quality.values() for figures in groups.values()} == {held_out}
+    # The older bundle is the run's own, so it knows these reviews well.
+    accuracies = [figures["accuracy"] for figures in quality["previous bundle"].values()]
+    assert min(accuracies) > 0.9
+    assert (
+        f"| both, as it runs | {100 * next(iter(quality['both, as it runs'].values()))['accuracy']:.2f} %"
+        in result.stdout
+    )
+
+
 def test_cold_start_times_whole_processes(tmp_path: Path) -> None:
     result = run_benchmark("cold_start.py", "--rounds", 1, "--dim", 48, "--json", "c.json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

@@ -254,6 +254,21 @@ def test_of_three_labels_weights_speak_for_the_one_given() -> None:
     assert [word["weight"] for word in result["words"]] == [1.5, 0.0, -1.0]
 
 
+def test_a_word_that_others_repeat_has_half_of_what_it_says_alone() -> None:
+    def run(ids: list[int], kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        # Two tokens say the same, and one of them is enough; the third speaks for itself.
+        once = np.maximum(kept[:, 1], kept[:, 2]) * 4 - kept[:, 3]
+        logits = np.stack([np.full_like(once, 0.5), once], axis=1)
+        return logits[:1], logits
+
+    located = Located([7, 8, 9], [(0, 1), (2, 3), (4, 5)], [0, 1, 2], [0, 0, 1], [])
+    found = Attribution(located, run, lambda ids: [1, *ids, 2])
+    found.read([0, 1, 2])
+    result = found.result("a b c", ["neg", "pos"], 2.0)
+    assert [word["weight"] for word in result["words"]] == [1.0, 1.0, -0.5]
+    assert [(part["weight"], part["alone"]) for part in result["sentences"]] == [(2.0, 1.75), (-0.5, -0.75)]
+
+
 def _explain_in_child(queue: object) -> None:
     queue.put(_shared().explain(EXAMPLE)["margin"])  # type: ignore[attr-defined]
 

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -28,7 +29,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from edge_imdb import FillMask, Sentiment
-from edge_imdb.bundle import EMBEDDED, MORE_GRAPHS, TOKENIZER
+from edge_imdb.bundle import EMBEDDED, MORE_GRAPHS, TOKENIZER, open_bundle
 from edge_imdb.errors import BundleError, OutputError
 from edge_imdb.text import clean
 from edge_imdb.web import site as site_module
@@ -401,6 +402,30 @@ def test_the_page_labels_what_is_typed_and_names_the_words(browser: Any, address
         assert "2 threads" in tab.locator("#engine").inner_text() or "4 threads" in tab.locator("#engine").inner_text()
         write(tab, " ")
         assert not tab.locator("#verdict").is_visible()
+
+
+def test_loading_shows_how_many_megabytes_of_how_many_have_come(browser: Any, page: Site, address: str) -> None:
+    bundle = open_bundle(EMBEDDED / "sentiment", "sentiment")
+    read = ["tokenizer.json", bundle.graphs["explain"], bundle.weights("explain")]
+    total = page.size("vendor/ort-wasm-simd-threaded.wasm") + sum(bundle.files[str(name)]["bytes"] for name in read)
+    context = browser.new_context()
+    context.add_init_script("""
+        self.seen = [];
+        new MutationObserver(() => {
+          const line = document.getElementById("loading-text")?.textContent;
+          if (line && line !== self.seen.at(-1)) self.seen.push(line);
+        }).observe(document, { subtree: true, childList: true, characterData: true });
+    """)
+    tab = context.new_page()
+    tab.goto(address)
+    tab.locator("body[data-shown]").wait_for(timeout=60_000)
+    lines = [
+        re.fullmatch(r"Loading the sentiment model: ([\d.]+) of ([\d.]+) MB", line) for line in tab.evaluate("seen")
+    ]
+    found = [(float(line[1]), line[2]) for line in lines if line]
+    assert len(found) > 10 and {of for _, of in found} == {f"{total / 1e6:.1f}"}
+    assert found == sorted(found) and found[0][0] < 5 and found[-1][0] > 0.9 * total / 1e6
+    context.close()
 
 
 def test_a_csv_of_200_rows_gets_pythons_labels(browser: Any, address: str, tmp_path: Path) -> None:

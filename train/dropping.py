@@ -106,7 +106,7 @@ class TokenDroppingClassifier(DistilBertForSequenceClassification):
     def _kept(
         received: torch.Tensor, mask: torch.Tensor, lengths: torch.Tensor, share: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The places that stay, ``(batch, kept)``, ``[CLS]`` first, and which of them are no padding."""
+        """The places that stay, ``(batch, kept)``, ``[CLS]`` first, and which of them are not padding."""
         # In fp32, as the edge graph counts.
         counts = torch.ceil(lengths.float() * torch.tensor(share, dtype=torch.float32, device=lengths.device)).long()
         counts = torch.minimum(torch.maximum(counts, lengths.clamp(max=AT_LEAST)), mask.sum(1))

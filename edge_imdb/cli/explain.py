@@ -43,8 +43,7 @@ def explain(
     """Show which words of a review decided its label.
 
     Prints the label and its score, the review (coloured in a terminal) and the words that counted most. A word's weight
-    is how much the log-odds of the named label fall if the model leaves the word out. Parts that the model did not read
-    are in brackets.
+    is how much it moves the log-odds of the named label. Parts that the model did not read are in brackets.
 
     \b
     edge-imdb explain "The plot is thin but the leads are charming."

@@ -432,7 +432,7 @@ def _parquet(source: Source) -> Iterator[Any]:
 class _Rows:
     """``(number, row)`` of a CSV, TSV, JSON or text file: a dict, or a str that says what is wrong with the row.
 
-    Blank lines of CSV and JSON Lines are no rows, as in ``tables``; a blank line of a text file is one.
+    Blank lines of CSV and JSON Lines are not rows, as in ``tables``; a blank line of a text file is one.
     """
 
     def __init__(self, source: Source) -> None:
@@ -549,7 +549,7 @@ def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int):
-        # What a double holds too, if it turns out that others of the column are no whole numbers.
+        # What a double holds too, if it turns out that others of the column are not whole numbers.
         return "int64" if -_EXACT <= value <= _EXACT else "json"
     return {float: "double", str: "string"}.get(type(value), "json")
 

@@ -151,7 +151,7 @@ def error_headers(error: RequestError) -> list[tuple[bytes, bytes]]:
 
 async def send_json(send: Send, content: Any, status: int = 200, headers: Collection[tuple[bytes, bytes]] = ()) -> None:
     """Answer with ``content`` as JSON in UTF-8."""
-    # What is no character, half of a surrogate pair, stays an escape.
+    # What is not a character, half of a surrogate pair, stays an escape.
     body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
     await send(
         {

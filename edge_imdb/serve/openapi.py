@@ -12,7 +12,7 @@ from .limits import Limits
 from .parse import DIRECTIONS, FUNCTIONS, TOP_K
 
 _ERRORS = {
-    400: "The body is no JSON object, or the request no HTTP.",
+    400: "The body is not a JSON object, or the request is not HTTP.",
     401: "The API key is missing or wrong.",
     404: "There is nothing at this path.",
     408: "The headers or the body took too long to arrive.",

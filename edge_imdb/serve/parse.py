@@ -149,7 +149,7 @@ def _predict(model: Sentiment, text: str, function: str, truncate: bool) -> list
 
 def _object(body: bytes) -> dict[str, Any]:
     def constant(name: str) -> NoReturn:
-        raise ValueError(f"{name} is no JSON")
+        raise ValueError(f"{name} is not JSON")
 
     try:
         record = json.loads(body, parse_constant=constant)
@@ -158,7 +158,7 @@ def _object(body: bytes) -> dict[str, Any]:
     except ValueError as error:
         # JSONDecodeError and UnicodeDecodeError are ValueErrors. The reason may quote no text.
         reason = error.msg if isinstance(error, json.JSONDecodeError) else "it is not UTF-8, or has no valid number"
-        raise RequestError(400, f'The body is no JSON ({reason}): send {{"inputs": "a text"}}.') from None
+        raise RequestError(400, f'The body is not JSON ({reason}): send {{"inputs": "a text"}}.') from None
     if not isinstance(record, dict):
         raise RequestError(400, f'The body is {_kind(record)}, not an object: send {{"inputs": "a text"}}.')
     return record

@@ -1,6 +1,6 @@
 """Connection: uvicorn's HTTP/1.1 protocol, with a deadline for headers, bodies and answers that nobody fetches.
 
-uvicorn leaves a connection open for as long as its headers take to arrive, and answers what is no HTTP, or too many
+uvicorn leaves a connection open for as long as its headers take to arrive, and answers what is not HTTP, or too many
 connections, in plain text.
 """
 
@@ -95,7 +95,7 @@ class Connection(H11Protocol):
         if getattr(error, "error_status_hint", 400) == 431:
             self._answer(431, f"The headers are larger than {self.limits.max_headers} bytes: send fewer.")
         else:
-            self._answer(400, "This is no HTTP/1.1 request that the server understands.")
+            self._answer(400, "This is not an HTTP/1.1 request that the server understands.")
 
     def _check(self) -> None:
         """Set the deadline for what the client owes now."""

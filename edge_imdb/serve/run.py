@@ -186,7 +186,7 @@ class _Server(uvicorn.Server):
 
     def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        # A client that went away while it was answered is no failure.
+        # A client that went away while it was answered is not a failure.
         if isinstance(error, BaseException) and not isinstance(error, ConnectionError):
             self.state.log.failure("event loop", error)
 

@@ -65,7 +65,7 @@ def make_server(site: Site, host: str, port: int) -> ThreadingHTTPServer:
         daemon_threads = True
 
         def handle_error(self, request: Any, client_address: Any) -> None:
-            # A browser that goes away in the middle is no error.
+            # A browser that goes away in the middle is not an error.
             pass
 
     try:

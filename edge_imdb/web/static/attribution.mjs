@@ -92,7 +92,9 @@ const unique = (numbers) => [...new Set(numbers)].sort((a, b) => a - b);
 /** For the tokens at `places`: the rows of the input `kept`, and how many words and sentences they are of. */
 export function subsets(located, places) {
   const width = places.length + 2;
-  const rows = [new Float32Array(width).fill(1)];
+  // All, then the special tokens alone, which are always read.
+  const rows = [new Float32Array(width).fill(1), new Float32Array(width)];
+  rows[1][0] = rows[1][width - 1] = 1;
   const add = (of, alone) => {
     for (const number of unique(places.map((place) => of[place]))) {
       const row = new Float32Array(width).fill(alone ? 0 : 1);
@@ -103,9 +105,10 @@ export function subsets(located, places) {
       rows.push(row);
     }
   };
-  add(located.words, false);
-  add(located.sentences, false);
-  add(located.sentences, true);
+  for (const of of [located.words, located.sentences]) {
+    add(of, false);
+    add(of, true);
+  }
   const kept = new Float32Array(rows.length * width);
   rows.forEach((row, index) => kept.set(row, index * width));
   return { kept, rows: rows.length };
@@ -116,7 +119,7 @@ export function attribute(text, located, { places, logits, subsetLogits }, label
   const order = [...logits.keys()].sort((a, b) => logits[b] - logits[a]);
   const [toward, against] = labels.length === 2 ? [1, 0] : order;
   const margin = (values, row) => (values[row * labels.length + toward] - values[row * labels.length + against]) / temperature;
-  const base = margin(subsetLogits, 0);
+  const [whole, nothing] = [margin(subsetLogits, 0), margin(subsetLogits, 1)];
   const extents = (numbers) => {
     const found = new Map();
     for (const place of places) {
@@ -126,12 +129,19 @@ export function attribute(text, located, { places, logits, subsetLogits }, label
     }
     return [...found.entries()].sort(([a], [b]) => a - b).map(([, span]) => span);
   };
-  let row = 1;
-  const words = extents(located.words).map(([start, end]) => ({
-    word: text.slice(start, end), start, end, weight: base - margin(subsetLogits, row++),
+  let row = 2;
+  // For each of `parts` the margins of the row without it and of the row with it alone.
+  const margins = (parts) => {
+    const first = row;
+    row += 2 * parts.length;
+    return parts.map(([start, end], index) => [start, end, margin(subsetLogits, first + index), margin(subsetLogits, first + parts.length + index)]);
+  };
+  const words = margins(extents(located.words)).map(([start, end, without, alone]) => ({
+    word: text.slice(start, end), start, end, weight: (whole - without + alone - nothing) / 2,
   }));
-  const sentences = extents(located.sentences).map(([start, end]) => ({ start, end, weight: base - margin(subsetLogits, row++), alone: 0 }));
-  for (const sentence of sentences) sentence.alone = margin(subsetLogits, row++);
+  const sentences = margins(extents(located.sentences)).map(([start, end, without, alone]) => ({
+    start, end, weight: whole - without, alone,
+  }));
   return { toward: labels[toward], margin: margin(logits, 0), words, sentences, unread: unread(located, places) };
 }
 

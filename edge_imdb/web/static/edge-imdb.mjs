@@ -81,7 +81,7 @@ class Model {
     const decode = (bytes) => JSON.parse(new TextDecoder().decode(bytes));
     self.manifest = manifest ?? decode(await readFile(model, "edge.json"));
     if (self.manifest.format !== FORMAT || self.manifest.task !== task) {
-      throw new BundleError(`${model} is no ${task} bundle of format ${FORMAT}: export it again.`);
+      throw new BundleError(`${model} is not a ${task} bundle of format ${FORMAT}: export it again.`);
     }
     const names = self.constructor.files(self.manifest, graph);
     const files = self.manifest.files;
@@ -124,7 +124,7 @@ class Model {
     const outputs = await this.session.run({ input_ids: row, ...feed });
     for (const output of Object.values(outputs)) {
       if (!output.data.every(Number.isFinite)) {
-        throw new BundleError("The graph gives logits that are no numbers for this text: export the bundle again.");
+        throw new BundleError("The graph gives logits that are not numbers for this text: export the bundle again.");
       }
     }
     return outputs;

@@ -22,7 +22,7 @@ function jsonLines(content) {
     try {
       return [JSON.parse(line)];
     } catch {
-      throw new Error(`Line ${number + 1} is no JSON: give one object per line.`);
+      throw new Error(`Line ${number + 1} is not JSON: give one object per line.`);
     }
   });
   const columns = [...new Set(records.flatMap((record) => Object.keys(Object(record))))];

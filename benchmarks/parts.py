@@ -1,0 +1,123 @@
+"""What each part of the sentiment model gives: python benchmarks/parts.py --run runs/sentiment --previous OLD_BUNDLE
+
+The validation texts of a run, of each of its data sets apart, and the embedded bundle that came of it, with and without
+token dropping and early exit, beside an older bundle. Nothing here reads a test split. The times are of reviews of the
+run's first data set, one at a time; the contenders take turns at each review, so that drift affects all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from machine import describe
+
+from edge_imdb import Sentiment
+from edge_imdb.bundle import EMBEDDED
+from edge_imdb.evaluate.datasets import Reviews
+from edge_imdb.evaluate.figures import evaluate_sentiment
+from edge_imdb.train.corpus import load_corpus
+from edge_imdb.train.options import RECORD
+from edge_imdb.train.runs import public_name
+from edge_imdb.train.splits import sample
+
+
+def without_dropping(model: Sentiment) -> Sentiment:
+    model._model.keep_all()
+    return model
+
+
+def without_early_exit(model: Sentiment) -> Sentiment:
+    model._first = None
+    return model
+
+
+def as_it_is(model: Sentiment) -> Sentiment:
+    return model
+
+
+# Name: whether it is the older bundle, whether it is opened with exact, and what is turned off.
+CONTENDERS: dict[str, tuple[bool, bool, Callable[[Sentiment], Sentiment]]] = {
+    "previous bundle, --exact": (True, True, as_it_is),
+    "previous bundle": (True, False, as_it_is),
+    "--exact": (False, True, as_it_is),
+    "early exit alone": (False, False, without_dropping),
+    "token dropping alone": (False, False, without_early_exit),
+    "both, as it runs": (False, False, as_it_is),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="the finished run of the embedded bundle")
+    parser.add_argument("--previous", type=Path, required=True, help="an older sentiment bundle")
+    parser.add_argument("--reviews", type=int, default=300, help="reviews to time")
+    parser.add_argument("--threads", default="1,2", help="threads, separated by commas")
+    parser.add_argument("--json", type=Path, help="write every figure to this file")
+    options = parser.parse_args()
+    corpus = load_corpus(json.loads((options.run / RECORD).read_text(encoding="utf-8"))["hyperparameters"])
+    groups = [str(public_name(corpus.sources[origin])) for origin in corpus.origins]
+    first = [text for text, group in zip(corpus.validation.texts, groups, strict=True) if group == groups[0]]
+    texts = [first[i] for i in sample(first, options.reviews, seed=0)]
+    report = {
+        "machine": describe(),
+        "reviews_timed": len(texts),
+        "quality": quality(options.previous, corpus.validation, groups),
+        "mean_ms": {threads: times(options.previous, texts, int(threads)) for threads in options.threads.split(",")},
+    }
+    print("\n".join(table(report)))
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def opened(name: str, previous: Path, threads: int) -> Sentiment:
+    older, exact, change = CONTENDERS[name]
+    return change(Sentiment(previous if older else EMBEDDED / "sentiment", exact=exact, threads=threads))
+
+
+def quality(previous: Path, reviews: Reviews, groups: list[str]) -> dict[str, Any]:
+    """The figures of each contender for each data set."""
+    found = {}
+    for name in CONTENDERS:
+        figures = evaluate_sentiment(opened(name, previous, 1), reviews, workers=2, groups=groups)
+        found[name] = figures.get("groups") or {groups[0]: figures}
+    return found
+
+
+def times(previous: Path, texts: list[str], threads: int) -> dict[str, float]:
+    """Mean milliseconds per review of each contender."""
+    models = {name: opened(name, previous, threads) for name in CONTENDERS}
+    measured: dict[str, list[float]] = {name: [] for name in models}
+    names = list(models)
+    for model in models.values():
+        model(texts[0])
+    for turn, text in enumerate(texts):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            start = time.perf_counter()
+            models[name](text)
+            measured[name].append(1000 * (time.perf_counter() - start))
+    return {name: statistics.fmean(values) for name, values in measured.items()}
+
+
+def table(report: dict[str, Any]) -> Iterator[str]:
+    """Accuracy (and calibration error) by data set, and the time of a review, as a Markdown table."""
+    quality, times = report["quality"], report["mean_ms"]
+    groups = {name: figures["reviews"] for name, figures in next(iter(quality.values())).items()}
+    threads = [f"ms, {count} thread{'s' if count != '1' else ''}" for count in times]
+    yield f"| | {' | '.join(f'{name}, {reviews:,}' for name, reviews in groups.items())} | {' | '.join(threads)} |"
+    yield "|---" * (1 + len(groups) + len(threads)) + "|"
+    for contender, found in quality.items():
+        cells = [
+            f"{100 * found[name]['accuracy']:.2f} % ({100 * found[name]['calibration_error']:.2f} %)" for name in groups
+        ]
+        cells += [f"{by_name[contender]:.1f}" for by_name in times.values()]
+        yield f"| {contender} | {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
