@@ -61,7 +61,7 @@ def test_any_text_gets_probabilities_or_is_called_blank(text: str) -> None:
         return
     assert clean(text)
     assert np.isfinite(scores).all() and (scores >= 0).all() and abs(scores.sum() - 1) < 1e-9
-    assert 3 <= len(sentiment().encode(text)) <= 512
+    assert 3 <= len(sentiment().encode(text)) <= sentiment().bundle.truncation.max_length
 
 
 @settings(max_examples=60)

@@ -49,7 +49,7 @@ def session(folder: Path, level: str) -> onnxruntime.InferenceSession:
 @pytest.mark.parametrize("level", ["ORT_DISABLE_ALL", "ORT_ENABLE_ALL"])
 def test_a_batch_of_reviews_has_the_logits_of_each_alone(level: str) -> None:
     folder = EMBEDDED / "sentiment"
-    sentiment = Sentiment(folder, threads=1, exact=True)
+    sentiment = Sentiment(folder, threads=1)
     found = session(folder, level).run(["logits"], padded(TEXTS, folder))[0]
     assert found.shape == (len(TEXTS), 2)
     np.testing.assert_array_equal(found, np.stack([sentiment.logits(text) for text in TEXTS]))
@@ -88,7 +88,7 @@ def test_optimum_opens_the_bundle_for_one_text_and_for_lists() -> None:
     folder = EMBEDDED / "sentiment"
     model = ORTModelForSequenceClassification.from_pretrained(folder, file_name=MORE_GRAPHS["batch"].split("/")[1])
     classify = pipeline("text-classification", model=model, tokenizer=AutoTokenizer.from_pretrained(folder), top_k=None)
-    sentiment = Sentiment(folder, threads=1, exact=True)
+    sentiment = Sentiment(folder, threads=1)
     for given in (TEXTS[1], TEXTS):
         found = classify(given, batch_size=4)
         for text, ranked in zip([given] if isinstance(given, str) else given, found, strict=True):
@@ -116,7 +116,7 @@ def test_transformers_js_opens_both_bundles_with_no_options(tmp_path: Path) -> N
     done = subprocess.run([node, "both.mjs"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     labels, words = json.loads(done.stdout.splitlines()[-1])
-    sentiment = Sentiment(EMBEDDED / "sentiment", threads=1, exact=True)
+    sentiment = Sentiment(EMBEDDED / "sentiment", threads=1)
     for text, found in zip(TEXTS, labels, strict=True):
         logits = sentiment.logits(text).astype(np.float64)
         best = int(logits.argmax())
@@ -166,7 +166,7 @@ def test_transformers_js_opens_both_bundles_in_chromium_with_no_options() -> Non
             [TEXTS, MASKED[0]],
         )
         browser.close()
-    sentiment = Sentiment(EMBEDDED / "sentiment", threads=1, exact=True)
+    sentiment = Sentiment(EMBEDDED / "sentiment", threads=1)
     for text, found in zip(TEXTS, labels, strict=True):
         logits = sentiment.logits(text).astype(np.float64)
         # A browser adds in another order.

@@ -57,7 +57,9 @@ def test_logits_beside_subsets_are_the_same_bits_as_without() -> None:
     draw = np.random.default_rng(0)
     for length in (3, 8, 61, 512):
         ids = np.array([[101, *draw.integers(999, 30522, length - 2), 102]])
-        expected = alone.run(["logits"], {"input_ids": ids})[0]
+        # No token is dropped beside subsets.
+        shares = {node.name: np.ones(node.shape, dtype=np.float32) for node in alone.get_overridable_initializers()}
+        expected = alone.run(["logits"], {"input_ids": ids, **shares})[0]
         for kept in (all_but_each(length), np.ones((1, length), dtype=np.float32)):
             found = beside.run(["logits"], {"input_ids": ids, "kept": kept})[0]
             assert (found.view(np.int32) == expected.view(np.int32)).all(), length
@@ -225,8 +227,9 @@ def test_label_and_score_are_those_of_a_call(text: str, options: dict[str, bool]
 def test_what_an_early_exit_left_is_unread_and_what_was_read_is_not(sentiment: Sentiment) -> None:
     text = "An utterly wonderful film. " * 200
     early, whole = sentiment.explain(text), Sentiment(threads=1, exact=True).explain(text)
-    assert len(early["words"]) == 192 - 2
-    assert len(whole["words"]) == 512 - 2
+    assert sentiment.bundle.early_exit is not None
+    assert len(early["words"]) == sentiment.bundle.early_exit.length - 2
+    assert len(whole["words"]) == sentiment.bundle.truncation.max_length - 2
     (cut,) = early["unread"]
     words = early["words"]
     assert not any(cut["start"] < word["end"] and word["start"] < cut["end"] for word in words)

@@ -169,8 +169,9 @@ def test_fill_mask_takes_what_sentiment_takes(fill_mask: FillMask) -> None:
 
 
 def test_what_is_over_the_model_is_wrong_usage(sentiment: Sentiment, fill_mask: FillMask) -> None:
-    with pytest.raises(UsageError, match="max_length is 513: this model reads 512 tokens at most"):
-        sentiment.logits("great", max_length=513)
+    most = sentiment.bundle.truncation.max_length
+    with pytest.raises(UsageError, match=f"max_length is {most + 1}: this model reads {most} tokens at most"):
+        sentiment.logits("great", max_length=most + 1)
     with pytest.raises(UsageError, match=r"id 999999 is out of range: the vocabulary has the ids 0 to"):
         fill_mask.logits([101, 103, 999999, 102])
     with pytest.raises(UsageError, match="id -1 is out of range"):

@@ -203,10 +203,13 @@ class TestTextEmbeddingsInference:
             dict(zip(sentiment.labels, map(float, sentiment.logits(TEXTS[0])), strict=True)),
         )
 
-    def test_truncate_false_refuses_what_the_model_does_not_read_whole(self, server: Server) -> None:
+    def test_truncate_false_refuses_what_the_model_does_not_read_whole(
+        self, server: Server, sentiment: Sentiment
+    ) -> None:
         found = server.post("/predict", {"inputs": LONG * 2, "truncate": False})
         assert found.status == 413
-        assert "the model reads at most 512: set truncate to true" in found.content["error"]
+        most = sentiment.bundle.truncation.max_length
+        assert f"the model reads at most {most}: set truncate to true" in found.content["error"]
         assert server.post("/predict", {"inputs": "great film", "truncate": False}).status == 200
         assert server.post("/predict", {"inputs": LONG * 2}).status == 200
 
@@ -258,12 +261,12 @@ def test_models_in_the_working_directory_are_served_as_every_command_uses_them(t
         assert server.post("/explain", {"inputs": "great film"}).status == 422
 
 
-def test_info_names_model_labels_and_limits(server: Server) -> None:
+def test_info_names_model_labels_and_limits(server: Server, sentiment: Sentiment) -> None:
     found = server.get("/info").content
     assert found["model_type"] == {
         "classifier": {"id2label": {"0": "neg", "1": "pos"}, "label2id": {"neg": 0, "pos": 1}}
     }
-    assert (found["max_input_length"], found["max_client_batch_size"]) == (512, 32)
+    assert (found["max_input_length"], found["max_client_batch_size"]) == (sentiment.bundle.truncation.max_length, 32)
     assert server.get("/models/fill-mask/info").content["model_type"] == {"fill-mask": {}}
 
 
