@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..edge_graph.schedule import Schedule
 from ..edge_graph.targets import TARGETS
 from ..errors import UsageError
 from ..train.options import option
@@ -26,6 +27,11 @@ class ExportOptions:
         "is the CPU of this machine.",
         ("auto", *TARGETS),
     )
+    token_dropping: str | None = option(
+        None,
+        "Sentiment: share of the tokens that the int8 graph keeps after each layer but the last, such as "
+        "1,1,0.5,0.3,0.2, instead of what the run was trained with.  [default: the run's]",
+    )
     data: str | None = option(None, "Training data, if it has moved since the run.  [default: the run's]")
     no_fp32: bool = option(False, "Leave the fp32 graph out of the bundle.")
     overwrite: bool = option(False, "Replace an existing bundle.")
@@ -42,5 +48,9 @@ class ExportOptions:
         ):
             if not 0 <= value < float("inf"):
                 raise UsageError(f"{name} is {value}: it must be 0 {unit} or more.")
+        if self.token_dropping is not None:
+            Schedule.parse(self.token_dropping)
+            if not self.quantize:
+                raise UsageError("--token-dropping is for the int8 graph: give --quantize too, or leave it out.")
         if self.no_fp32 and not self.quantize:
             raise UsageError("--no-fp32 without --quantize would leave no graph: give both.")

@@ -17,6 +17,7 @@ from .. import __version__
 from ..bundle import GRAPHS, MANIFEST, EarlyExit, open_bundle, write_manifest
 from ..edge_graph.more import add_graphs
 from ..edge_graph.quantize import recipe_of
+from ..edge_graph.schedule import Schedule
 from ..edge_graph.targets import TARGETS, resolve_target
 from ..edge_graph.write import write_edge
 from ..errors import BundleError, DataError, GateError
@@ -70,6 +71,8 @@ def _export(
             f"The reviews in {run_options['data']} are not those that the run was trained on: give the same ones with "
             "--data."
         )
+    if options.token_dropping is not None:
+        task.reschedule(Schedule.parse(options.token_dropping))
     with quiet(), staging(target) as folder:
         figures: Figures = {}
         recipe: dict[str, Any] | None = None
@@ -118,6 +121,9 @@ def _export(
             )
             add_graphs(folder, task.name)
             write_edge_json()
+            if options.token_dropping is not None:
+                task.recalibrate(task.open(folder, "int8"))
+                write_edge_json()
             int8 = task.open(folder, "int8", exact=True)
             figures["validation_int8"] = _lasting(task.measure(int8))
             say(f"int8 on {task.describe(figures['validation_int8'])}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ..bundle import EarlyExit
 from ..edge_graph.schedule import Schedule
 from ..errors import GateError
 from ..evaluate.figures import evaluate_sentiment
+from ..metrics import fit_temperature
 from ..sentiment import TASK, Sentiment
 from ..train.corpus import load_corpus
 from ..train.runs import public_name
@@ -45,6 +47,15 @@ class SentimentTask(Task[Sentiment]):
     def schedule(self) -> Schedule | None:
         kept = self.metrics.get("token_dropping")
         return None if kept is None else Schedule(tuple(kept))
+
+    def reschedule(self, schedule: Schedule) -> None:
+        schedule.check(json.loads((self.source / "config.json").read_text(encoding="utf-8"))["n_layers"])
+        self.metrics["token_dropping_trained"] = self.metrics.get("token_dropping")
+        self.metrics["token_dropping"] = list(schedule.kept)
+
+    def recalibrate(self, int8: Sentiment) -> None:
+        logits = np.array([int8.logits(text) for text in self._validation.texts])
+        self.metrics["temperature"] = fit_temperature(logits, np.array(self._validation.labels))
 
     def behaviour(self, folder: Path) -> dict[str, Any]:
         return {

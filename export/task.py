@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from ..bundle import EarlyExit
 from ..edge_graph.schedule import Schedule
+from ..errors import UsageError
 from .options import ExportOptions
 
 # The number of train texts that calibrate the edge graph.
@@ -64,9 +65,16 @@ class Task(ABC, Generic[Model]):
         """The id of ``[MASK]``, if the edge graph needs it."""
         return None
 
+    def reschedule(self, schedule: Schedule) -> None:
+        """Drop tokens as ``schedule`` says, not as the run was trained to. Raises UsageError if it can't."""
+        raise UsageError(f"--token-dropping is for sentiment, and this is {self.name}: leave it out.")
+
+    def recalibrate(self, int8: Model) -> None:
+        """Fit on the validation texts what depends on the schedule."""
+
     @property
     def schedule(self) -> Schedule | None:
-        """The schedule of token dropping that the run was trained with; None for none."""
+        """The schedule of token dropping: the run's, unless ``reschedule`` gave another one; None for none."""
         return None
 
     def early_exit(self, int8: Model) -> EarlyExit | None:

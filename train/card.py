@@ -132,11 +132,13 @@ def _data(metrics: dict[str, Any]) -> str:
             "tail."
         )
         if kept := metrics.get("token_dropping"):
+            trained = metrics.get("token_dropping_trained", kept)
+            said = "The model was trained to drop tokens"
+            if trained != kept:
+                how = "with another schedule of token dropping" if trained else "with all tokens"
+                said = f"The model was trained {how}, as the next table measures it; its int8 graph drops tokens"
             shares = ", ".join(f"{share:.0%}" for share in kept)
-            lines.append(
-                f"The model was trained to drop tokens: after the layers it keeps {shares} of them, those that receive "
-                "most attention."
-            )
+            lines.append(f"{said}: after the layers it keeps {shares} of them, those that receive most attention.")
     else:
         lines.append(f"They are joined and cut into {data['train_chunks']} chunks of {options['chunk_length']} tokens.")
     return "\n".join(lines)
