@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import ODD_PIECES
+from conftest import ODD_PIECES, edit_manifest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -127,8 +127,6 @@ def test_an_older_bundle_gets_the_further_graphs_and_keeps_its_weights(tiny_bund
 
 
 def test_a_bundle_without_the_graph_says_so(tmp_path: Path) -> None:
-    from conftest import edit_manifest
-
     folder = Path(shutil.copytree(EMBEDDED / "sentiment", tmp_path / "bundle"))
     edit_manifest(folder, graphs={"int8": GRAPHS["int8"]})
     with pytest.raises(BundleError, match="has no graph that explains a label: export it again"):
@@ -186,7 +184,7 @@ def test_the_strongest_words_are_those_that_a_reader_names(sentiment: Sentiment)
     words = {word["word"]: word["weight"] for word in sentiment.explain(EXAMPLE)["words"]}
     assert max(words, key=words.__getitem__) == "charming"
     assert min(words, key=words.__getitem__) == "thin"
-    assert words["charming"] > 1 and words["thin"] < -1 and abs(words["but"]) < 0.2
+    assert words["charming"] > 1 and words["thin"] < -1 and abs(words["but"]) < abs(words["thin"]) / 2
 
 
 def test_words_are_whole_and_markup_is_unread(sentiment: Sentiment) -> None:
@@ -218,17 +216,20 @@ def test_a_sentence_alone_has_its_own_margin(sentiment: Sentiment) -> None:
 def test_label_and_score_are_those_of_a_call(text: str, options: dict[str, bool]) -> None:
     sentiment = Sentiment(threads=1, **options)
     found = sentiment.explain(text)
-    best = sentiment(text)[0]
+    # An explanation drops no token, as exact.
+    best = Sentiment(threads=1, **{**options, "exact": True})(text)[0]
     assert (found["label"], found["score"]) == (best["label"], pytest.approx(best["score"], abs=1e-12))
     cut = [part for part in found["unread"] if part["why"] == "cut"]
     assert len(cut) == (len(text) > 3000 and not options.get("sliding_windows", False))
 
 
-def test_what_an_early_exit_left_is_unread_and_what_was_read_is_not(sentiment: Sentiment) -> None:
+def test_what_an_early_exit_left_is_unread_and_what_was_read_is_not(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(EMBEDDED / "sentiment", tmp_path / "bundle"))
+    edit_manifest(folder, early_exit={"length": 192, "temperature": 1.3, "threshold": 0.6})
+    sentiment = Sentiment(folder, threads=1)
     text = "An utterly wonderful film. " * 200
-    early, whole = sentiment.explain(text), Sentiment(threads=1, exact=True).explain(text)
-    assert sentiment.bundle.early_exit is not None
-    assert len(early["words"]) == sentiment.bundle.early_exit.length - 2
+    early, whole = sentiment.explain(text), Sentiment(folder, threads=1, exact=True).explain(text)
+    assert len(early["words"]) == 192 - 2
     assert len(whole["words"]) == sentiment.bundle.truncation.max_length - 2
     (cut,) = early["unread"]
     words = early["words"]
@@ -304,8 +305,8 @@ def test_the_command_prints_label_text_and_words(command: Callable[..., Complete
     done = command("explain", EXAMPLE)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("pos\t0.5") and lines[1] == EXAMPLE
-    assert lines[3].endswith("\tcharming") and lines[4].endswith("\tthin")
+    assert lines[0].startswith("pos\t0.") and lines[1] == EXAMPLE
+    assert {line.split("\t")[1] for line in lines[3:5]} == {"charming", "thin"}
     assert "\x1b" not in done.stdout
 
 
@@ -323,7 +324,7 @@ def test_the_command_writes_a_page_that_stands_alone(
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<script" not in page and "&lt;br /&gt;</s>" in page
-    assert '">wooden</mark>' in page and " &amp; " in page
+    assert '">wooden</mark>' in page and "&amp;" in page and " & " not in page
     assert "http" not in page and "src=" not in page
 
 
