@@ -146,7 +146,11 @@ def table(report: dict[str, Any]) -> str:
             f"| first visit: seconds to the first label | {cold:.2f} |",
             f"| second visit, from the cache | {cached:.2f} |",
             f"| MB to the first label, not compressed | {report['mb_to_first_label']:.1f} |",
-            f"| the same, compressed by gzip | {report['mb_to_first_label_gzip']:.1f} |",
+            *(
+                [f"| the same, compressed by gzip | {report['mb_to_first_label_gzip']:.1f} |"]
+                if "mb_to_first_label_gzip" in report
+                else []
+            ),
             f"| MB with words for `[MASK]` too | {report['mb_with_fill_mask']:.1f} |",
             f"| longest gap between frames while a review of {LENGTHS[-1]} tokens is typed, ms | "
             f"{report['longest_frame_ms_while_typing']:.1f} |",
