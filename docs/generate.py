@@ -549,7 +549,6 @@ PARTS: dict[str, Callable[..., str]] = {
     "fastest": fastest,
     "cold-start": own_table("cold_start", "cold_start.json"),
     "throughput": own_table("throughput", "throughput.json"),
-    "parts": own_table("parts", "parts.json"),
     "explain": printed("explain", "explain.json"),
     "web": printed("web", "web.json"),
     "score": score_table,

@@ -27,15 +27,13 @@ def test_info_tells_threads_length_and_language(tmp_path: Path) -> None:
     assert shown.count("made for English film reviews") == 2
 
 
-def test_info_tells_where_a_bundle_exits_early_and_what_it_drops(tmp_path: Path) -> None:
+def test_info_tells_where_a_bundle_exits_early(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(EMBEDDED / "sentiment", tmp_path / "models" / "sentiment"))
     edit_manifest(folder, early_exit={"length": 192, "temperature": 1.3, "threshold": 0.6})
     sentiment = json.loads(run_command("info", "--json", cwd=tmp_path).stdout)["bundles"]["sentiment"]
     assert sentiment["early_exit"] == 192
     shown = run_command("info", cwd=tmp_path).stdout
     assert f"reads 192 tokens, and up to {sentiment['max_length']} if those don't give a sure label" in shown
-    kept = json.loads((folder / "edge.json").read_text())["token_dropping"]["kept"]
-    assert f"of which {', '.join(f'{share:.0%}' for share in kept)} are kept after its layers" in shown
 
 
 def test_models_beside_a_program_are_for_commands_and_not_for_the_library(
