@@ -440,7 +440,8 @@ def test_a_csv_of_200_rows_gets_pythons_labels(browser: Any, address: str, tmp_p
     assert len(reviews) == 200
     with opened(browser, address) as tab:
         tab.locator("#file").set_input_files(tmp_path / "reviews.csv")
-        assert tab.locator("#job-text").inner_text() == "reviews.csv: 200 rows."
+        # The file is read in the background.
+        tab.locator("#job-text", has_text="reviews.csv: 200 rows.").wait_for()
         assert tab.locator("#column").evaluate("select => select.selectedOptions[0].text") == "review"
         tab.locator("#go").click()
         tab.locator("#download").wait_for(timeout=240_000)
