@@ -181,8 +181,6 @@ def sentiment() -> str:
         return (name, percent(figures["accuracy"]), *others)
 
     heading = ("", "accuracy", "F1 (macro)", "log loss (nats)", "calibration error")
-    dropped = embedded("sentiment").get("token_dropping")
-    as_trained = "PyTorch, as trained, with more token dropping" if dropped else "before quantization, PyTorch"
     return (
         f"The embedded bundle has {shape('sentiment')} and {mib('sentiment')}. On the "
         f"{measured('sentiment')['reviews']:,} test reviews:\n\n"
@@ -190,7 +188,7 @@ def sentiment() -> str:
             heading,
             line("embedded, int8", measured("sentiment")),
             line("with `--exact`", measured("sentiment --exact")),
-            line(as_trained, metrics["test_pytorch"]),
+            line("before quantization, PyTorch", metrics["test_pytorch"]),
             (f"DistilBERT, 6 x 768 ({DISTILBERT})", percent(DISTILBERT_ACCURACY), "", "", ""),
         )
         + f"\n\nOn the {metrics['validation_fp32']['reviews']:,} held-out validation reviews, at export:\n\n"

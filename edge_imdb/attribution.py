@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import bisect
-import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby, pairwise, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -144,7 +143,7 @@ class Attribution:
         # All, then the special tokens alone, which are always read.
         rows = [np.ones(len(places) + 2, dtype=np.float32), np.zeros(len(places) + 2, dtype=np.float32)]
         rows[1][[0, -1]] = 1
-        for of, alone in itertools.product((located.words, located.sentences), (False, True)):
+        for of, alone in product((located.words, located.sentences), (False, True)):
             numbers = np.array([of[place] for place in places])
             inside = np.zeros((len(set(numbers)), len(places) + 2), dtype=bool)
             inside[:, 1:-1] = numbers == np.unique(numbers)[:, None]
@@ -179,14 +178,15 @@ class Attribution:
         for places, _, subsets in self._readings:
             margins = margin(subsets)
             whole, nothing = margins[:2]
-            numbers = sorted({located.words[place] for place in places})
-            rest = margins[2 + 2 * len(numbers) :]
-            for number, without, alone in zip(
-                numbers, *np.split(margins[2 : len(margins) - len(rest)], 2), strict=True
-            ):
+            of_words, of_sentences = (
+                sorted({of[place] for place in places}) for of in (located.words, located.sentences)
+            )
+            # As ``read`` made the rows: each word left out, then alone, and the same of each sentence.
+            ends = np.cumsum([len(of_words), len(of_words), len(of_sentences)])
+            without_word, word_alone, without_sentence, sentence_alone = np.split(margins[2:], ends)
+            for number, without, alone in zip(of_words, without_word, word_alone, strict=True):
                 words.setdefault(number, []).append(float(whole - without + alone - nothing) / 2 / count)
-            numbers = sorted({located.sentences[place] for place in places})
-            for number, without, alone in zip(numbers, *np.split(rest, 2), strict=True):
+            for number, without, alone in zip(of_sentences, without_sentence, sentence_alone, strict=True):
                 sentences.setdefault(number, []).append([float(whole - without) / count, float(alone)])
         read = {place for places, _, _ in self._readings for place in places}
         return {

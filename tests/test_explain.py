@@ -184,7 +184,7 @@ def test_the_strongest_words_are_those_that_a_reader_names(sentiment: Sentiment)
     words = {word["word"]: word["weight"] for word in sentiment.explain(EXAMPLE)["words"]}
     assert max(words, key=words.__getitem__) == "charming"
     assert min(words, key=words.__getitem__) == "thin"
-    assert words["charming"] > 1 and words["thin"] < -1 and abs(words["but"]) < abs(words["thin"]) / 2
+    assert words["charming"] > 1 and words["thin"] < -1 and abs(words["but"]) < 0.2
 
 
 def test_words_are_whole_and_markup_is_unread(sentiment: Sentiment) -> None:
@@ -307,8 +307,8 @@ def test_the_command_prints_label_text_and_words(command: Callable[..., Complete
     done = command("explain", EXAMPLE)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("pos\t0.") and lines[1] == EXAMPLE
-    assert {line.split("\t")[1] for line in lines[3:5]} == {"charming", "thin"}
+    assert lines[0].startswith("pos\t0.5") and lines[1] == EXAMPLE
+    assert lines[3].endswith("\tthin") and lines[4].endswith("\tcharming")
     assert "\x1b" not in done.stdout
 
 
@@ -326,7 +326,7 @@ def test_the_command_writes_a_page_that_stands_alone(
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<script" not in page and "&lt;br /&gt;</s>" in page
-    assert '">wooden</mark>' in page and "&amp;" in page and " & " not in page
+    assert '">wooden</mark>' in page and " &amp; " in page
     assert "http" not in page and "src=" not in page
 
 

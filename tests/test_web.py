@@ -441,7 +441,8 @@ def test_a_csv_of_200_rows_gets_pythons_labels(browser: Any, address: str, tmp_p
     with opened(browser, address) as tab:
         tab.locator("#file").set_input_files(tmp_path / "reviews.csv")
         # The file is read in the background.
-        tab.locator("#job-text", has_text="reviews.csv: 200 rows.").wait_for()
+        tab.locator("#job-text", has_text="reviews.csv").wait_for()
+        assert tab.locator("#job-text").inner_text() == "reviews.csv: 200 rows."
         assert tab.locator("#column").evaluate("select => select.selectedOptions[0].text") == "review"
         tab.locator("#go").click()
         tab.locator("#download").wait_for(timeout=240_000)
