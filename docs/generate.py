@@ -129,16 +129,8 @@ def limits() -> str:
 
 
 def measured(run: str) -> dict[str, Any]:
-    """What benchmarks/quality.py measured of an embedded bundle on all test reviews; {} if it has not been run.
-
-    For sentiment the throughput benchmark has the accuracy at least, because it labels the same reviews.
-    """
-    path = RESULTS / "quality.json"
-    runs: dict[str, Any] = result(path.name)["runs"] if path.exists() else {}
-    if run in runs:
-        return dict(runs[run])
-    name = run.replace("sentiment", "edge-imdb")
-    return next((dict(row) for row in result("throughput.json")["rows"] if row["name"] == name), {})
+    """What benchmarks/quality.py measured of an embedded bundle; {} if that run was left out."""
+    return dict(result("quality.json")["runs"].get(run, {}))
 
 
 def quality() -> str:
@@ -150,7 +142,11 @@ def quality() -> str:
     return rows(
         ("", "size", "test reviews", "result"),
         ("sentiment", mib("sentiment"), f"{sentiment['reviews']:,}", f"accuracy **{percent(sentiment['accuracy'])}**"),
-        ("sentiment with `--exact`", "", f"{exact['reviews']:,}", f"accuracy {percent(exact['accuracy'])}"),
+        *(
+            [("sentiment with `--exact`", "", f"{exact['reviews']:,}", f"accuracy {percent(exact['accuracy'])}")]
+            if exact
+            else []
+        ),
         (
             f"for comparison: DistilBERT, 6 x 768 ({DISTILBERT})",
             "",
@@ -181,14 +177,19 @@ def sentiment() -> str:
         return (name, percent(figures["accuracy"]), *others)
 
     heading = ("", "accuracy", "F1 (macro)", "log loss (nats)", "calibration error")
+    before = "before quantization, PyTorch"
+    card = (ROOT / "edge_imdb" / "models" / "sentiment" / "README.md").read_text(encoding="utf-8")
+    trained = re.search(r"^\| `token_dropping` \| ([\d.,]+) \|$", card, re.MULTILINE)
+    if trained and trained[1] != ",".join(f"{share:g}" for share in embedded("sentiment")["token_dropping"]["kept"]):
+        before = f"before quantization, PyTorch, with the schedule of its training ({trained[1]})"
     return (
         f"The embedded bundle has {shape('sentiment')} and {mib('sentiment')}. On the "
         f"{measured('sentiment')['reviews']:,} test reviews:\n\n"
         + rows(
             heading,
             line("embedded, int8", measured("sentiment")),
-            line("with `--exact`", measured("sentiment --exact")),
-            line("before quantization, PyTorch", metrics["test_pytorch"]),
+            *([line("with `--exact`", exact)] if (exact := measured("sentiment --exact")) else []),
+            line(before, metrics["test_pytorch"]),
             (f"DistilBERT, 6 x 768 ({DISTILBERT})", percent(DISTILBERT_ACCURACY), "", "", ""),
         )
         + f"\n\nOn the {metrics['validation_fp32']['reviews']:,} held-out validation reviews, at export:\n\n"
@@ -547,6 +548,7 @@ PARTS: dict[str, Callable[..., str]] = {
     "fastest": fastest,
     "cold-start": own_table("cold_start", "cold_start.json"),
     "throughput": own_table("throughput", "throughput.json"),
+    "parts": own_table("parts", "parts.json"),
     "explain": printed("explain", "explain.json"),
     "web": printed("web", "web.json"),
     "score": score_table,

@@ -142,8 +142,9 @@ def _export(
                     f"{task.describe(figures['validation_int8_early_exit'])}"
                 )
 
-        if "test" in task.metrics:
-            figures["test_pytorch"] = task.metrics["test"]
+        for split in ("validation", "test"):
+            if split in task.metrics:
+                figures[f"{split}_pytorch"] = _lasting(task.metrics[split])
         if options.no_fp32:
             (folder / GRAPHS["fp32"]).unlink()
         bundle = open_bundle(folder, task.name)

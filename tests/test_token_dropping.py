@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from conftest import edit_manifest, make_reviews, tiny_options
+from conftest import edit_manifest, make_reviews, tiny_options, write_csv
 
 from edge_imdb import Sentiment
 from edge_imdb.edge_graph.schedule import AT_LEAST, Schedule
@@ -19,6 +19,7 @@ from edge_imdb.errors import BundleError, UsageError
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 SHORT = "a great film"
+# A text of AT_LEAST tokens has none to spare, so these have more.
 LONG = " ".join(text for text, _ in make_reviews(6))
 HALF = Schedule((0.5,))
 
@@ -30,7 +31,7 @@ def open_graph(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def texts(lengths: tuple[int, ...] = (3, 20, 32, 33, 47, 64)) -> list[np.ndarray]:
+def texts(lengths: tuple[int, ...] = (3, 20, AT_LEAST, AT_LEAST + 1, 94, 128)) -> list[np.ndarray]:
     draw = np.random.default_rng(0)
     return [draw.integers(5, 60, size=(1, length)) for length in lengths]
 
@@ -44,11 +45,20 @@ def model_of(run: Path, schedule: Schedule) -> object:
 
 
 @pytest.fixture(scope="module")
-def dropping_run(tiny_bert: Path, reviews_csv: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run that was trained to keep half of the tokens."""
+def dropping_run(long_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run that was trained to keep half of the tokens of reviews of 47 to 119 tokens."""
     from edge_imdb.train.sentiment import train_sentiment
 
-    options = tiny_options(tiny_bert, reviews_csv, tmp_path_factory.mktemp("runs"), token_dropping="0.5")
+    folder = tmp_path_factory.mktemp("reviews")
+    # Every other review has the same label.
+    rows = [(make_reviews(964), "train.csv"), (make_reviews(120, 1), "test.csv")]
+    longer = [
+        write_csv(folder / name, [(f"{a} {b}", label) for (a, label), (b, _) in zip(found, found[2:], strict=False)])
+        for found, name in rows
+    ]
+    options = tiny_options(
+        long_bert, (longer[0], longer[1]), tmp_path_factory.mktemp("runs"), max_length=128, token_dropping="0.5"
+    )
     return train_sentiment(options)  # type: ignore[arg-type]
 
 
@@ -64,20 +74,20 @@ def dropping_bundle(dropping_run: Path, tmp_path_factory: pytest.TempPathFactory
 # --- the classifier that is trained
 
 
-def test_a_schedule_that_keeps_all_computes_what_transformers_does(tiny_run: Path) -> None:
+def test_a_schedule_that_keeps_all_computes_what_transformers_does(dropping_run: Path) -> None:
     from transformers import DistilBertForSequenceClassification
 
-    standard = DistilBertForSequenceClassification.from_pretrained(tiny_run).eval()
-    keeping = model_of(tiny_run, Schedule((1.0,)))
+    standard = DistilBertForSequenceClassification.from_pretrained(dropping_run).eval()
+    keeping = model_of(dropping_run, Schedule((1.0,)))
     for ids in map(torch.from_numpy, texts()):
         with torch.no_grad():
             torch.testing.assert_close(keeping(ids).logits, standard(ids).logits, atol=1e-5, rtol=0)
 
 
-def test_a_text_drops_the_same_tokens_in_a_padded_batch_as_alone(tiny_run: Path) -> None:
-    model = model_of(tiny_run, HALF)
+def test_a_text_drops_the_same_tokens_in_a_padded_batch_as_alone(dropping_run: Path) -> None:
+    model = model_of(dropping_run, HALF)
     rows = [ids[0] for ids in texts()]
-    batch, mask = np.zeros((len(rows), 64), dtype=np.int64), np.zeros((len(rows), 64), dtype=np.int64)
+    batch, mask = np.zeros((2, len(rows), max(map(len, rows))), dtype=np.int64)
     for number, row in enumerate(rows):
         batch[number, : len(row)], mask[number, : len(row)] = row, 1
     with torch.no_grad():
@@ -98,12 +108,12 @@ def test_its_weights_are_saved_as_transformers_own_model(dropping_run: Path) -> 
 # --- the edge graph
 
 
-def test_the_edge_graph_drops_the_tokens_that_were_dropped_in_training(tiny_run: Path, tmp_path: Path) -> None:
-    write_edge(tiny_run, tmp_path / "edge.onnx", "sentiment", bits=None, schedule=HALF)
+def test_the_edge_graph_drops_the_tokens_that_were_dropped_in_training(dropping_run: Path, tmp_path: Path) -> None:
+    write_edge(dropping_run, tmp_path / "edge.onnx", "sentiment", bits=None, schedule=HALF)
     edge, model, whole = (
         open_graph(tmp_path / "edge.onnx"),
-        model_of(tiny_run, HALF),
-        model_of(tiny_run, Schedule((1.0,))),
+        model_of(dropping_run, HALF),
+        model_of(dropping_run, Schedule((1.0,))),
     )
     differ = []
     for ids in texts():
@@ -111,16 +121,15 @@ def test_the_edge_graph_drops_the_tokens_that_were_dropped_in_training(tiny_run:
             expected, all_kept = (m(torch.from_numpy(ids)).logits.numpy() for m in (model, whole))
         np.testing.assert_allclose(edge.run(None, {"input_ids": ids})[0], expected, atol=2e-5)
         differ.append(bool(np.abs(expected - all_kept).max() > 1e-4))
-    # A text of AT_LEAST tokens has none to spare.
     assert differ == [ids.size > AT_LEAST for ids in texts()]
 
 
 @pytest.mark.parametrize("calibration", [[], [[2, *range(5, 45), 3], [2, 9, 3]] * 8])
 def test_ones_for_its_shares_give_the_bits_of_a_graph_that_drops_nothing(
-    tiny_run: Path, tmp_path: Path, calibration: list[list[int]]
+    dropping_run: Path, tmp_path: Path, calibration: list[list[int]]
 ) -> None:
-    write_edge(tiny_run, tmp_path / "half.onnx", "sentiment", calibration=calibration, schedule=HALF)
-    write_edge(tiny_run, tmp_path / "all.onnx", "sentiment", calibration=calibration)
+    write_edge(dropping_run, tmp_path / "half.onnx", "sentiment", calibration=calibration, schedule=HALF)
+    write_edge(dropping_run, tmp_path / "all.onnx", "sentiment", calibration=calibration)
     half, whole = open_graph(tmp_path / "half.onnx"), open_graph(tmp_path / "all.onnx")
     for ids in texts():
         kept = half.run(None, {"input_ids": ids, "kept_shares": np.ones(1, dtype=np.float32)})[0]

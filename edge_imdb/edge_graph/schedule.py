@@ -8,7 +8,7 @@ from ..errors import UsageError
 
 # A text of this many tokens, special ones included, keeps all of them: a sentence has none to spare, and little time
 # to win.
-AT_LEAST = 32
+AT_LEAST = 64
 
 
 @dataclass(frozen=True)
