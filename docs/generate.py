@@ -230,8 +230,10 @@ def by_kind() -> str:
     ]
     if len(lines) < 2:
         return ""
-    return "\n\nBy kind of text, int8 as it runs by default:\n\n" + rows(
-        ("", "texts", "accuracy", "F1 (macro)", "log loss (nats)", "calibration error"), *lines
+    return (
+        "\n\nBy kind of text, int8 as it runs by default. The validation texts also chose the checkpoint and the "
+        "temperature:\n\n"
+        + rows(("", "texts", "accuracy", "F1 (macro)", "log loss (nats)", "calibration error"), *lines)
     )
 
 
