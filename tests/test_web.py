@@ -594,7 +594,7 @@ def test_words_are_reached_with_the_arrow_keys(browser: Any, address: str) -> No
             tab.keyboard.press("ArrowRight")
         assert tab.evaluate("document.activeElement.textContent") == "thin"
         tab.keyboard.press("Enter")
-        assert "Without “thin” the log-odds of neg" in tab.locator("#detail").inner_text()
+        assert "“thin” raises the log-odds of neg by 2." in tab.locator("#detail").inner_text()
 
 
 def test_the_newest_text_wins(browser: Any, address: str) -> None:

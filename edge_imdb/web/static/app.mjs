@@ -198,7 +198,7 @@ function choose(node, mark) {
   node.setAttribute("aria-pressed", "true");
   const toward = mark.weight > 0 ? labels.at(-1) : labels[0];
   const line = document.createElement("span");
-  line.textContent = `Without “${mark.word}” the log-odds of ${toward} would be ${Math.abs(mark.weight).toFixed(2)} lower.`;
+  line.textContent = `“${mark.word}” raises the log-odds of ${toward} by ${Math.abs(mark.weight).toFixed(2)}.`;
   $("detail").replaceChildren(line);
   if (site.bundles["fill-mask"]) {
     const button = Object.assign(document.createElement("button"), { type: "button", textContent: "What else could stand here?" });
