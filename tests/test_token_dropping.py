@@ -46,7 +46,7 @@ def model_of(run: Path, schedule: Schedule) -> object:
 
 @pytest.fixture(scope="module")
 def dropping_run(long_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run that was trained to keep half of the tokens of reviews of 47 to 119 tokens."""
+    """A finished run that was trained to keep half of the tokens of reviews, most of which have over AT_LEAST."""
     from edge_imdb.train.sentiment import train_sentiment
 
     folder = tmp_path_factory.mktemp("reviews")
