@@ -597,6 +597,33 @@ def test_words_are_reached_with_the_arrow_keys(browser: Any, address: str) -> No
         assert "“thin” raises the log-odds of neg by 2." in tab.locator("#detail").inner_text()
 
 
+def test_a_screen_reader_is_told_the_label_and_the_weight_of_each_word(browser: Any, address: str) -> None:
+    found = Sentiment(EMBEDDED / "sentiment").explain(EXAMPLE)
+    with opened(browser, address) as tab:
+        write(tab, EXAMPLE)
+        # What Chromium hands to one. A change of the label is announced.
+        verdict = tab.get_by_role("region", name="Verdict")
+        assert f"strong: {found['label']}" in verdict.locator("[aria-live=polite]").aria_snapshot()
+        assert 'textbox "Your review"' in tab.get_by_role("main").aria_snapshot()
+        words = verdict.get_by_role("group", name="The review, coloured.").get_by_role("button")
+        names = [words.nth(place).get_attribute("aria-label") for place in range(words.count())]
+        assert [str(name).rsplit(": ", 1)[0] for name in names] == [word["word"] for word in found["words"]]
+        for name, word in zip(names, found["words"], strict=True):
+            shown, of, label = str(name).rsplit(": ", 1)[1].split()
+            signed = float(shown) if label == found["toward"] else -float(shown)
+            assert of == "for" and signed == pytest.approx(word["weight"], abs=0.05)
+
+
+def test_the_page_can_be_installed(browser: Any, address: str) -> None:
+    with opened(browser, address) as tab:
+        tab.evaluate("navigator.serviceWorker.ready.then(() => true)")
+        chromium = tab.context.new_cdp_session(tab)
+        problems = chromium.send("Page.getInstallabilityErrors")["installabilityErrors"]
+        # The test's browser keeps nothing, which is the only thing in the way.
+        assert [problem["errorId"] for problem in problems] == ["in-incognito"]
+        assert chromium.send("Page.getAppManifest")["errors"] == []
+
+
 def test_the_newest_text_wins(browser: Any, address: str) -> None:
     with opened(browser, address) as tab:
         write(tab, LONG)
