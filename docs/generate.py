@@ -32,6 +32,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+from quality import RUNS  # noqa: E402 - it is in benchmarks
+
 BLOCK = re.compile(r"(<!-- generated: (.*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 PEER = "transformers pipeline (PyTorch eager)"
 # Figures that others published, with their source.
@@ -129,7 +131,9 @@ def limits() -> str:
 
 
 def measured(run: str) -> dict[str, Any]:
-    """What benchmarks/quality.py measured of an embedded bundle; {} if that run was left out."""
+    """What benchmarks/quality.py measured in one of its RUNS; {} if that run was left out."""
+    if run not in RUNS:
+        raise KeyError(run)
     return dict(result("quality.json")["runs"].get(run, {}))
 
 

@@ -33,8 +33,6 @@ def _generate() -> ModuleType:
 
 
 generate = _generate()
-# The runs of benchmarks/quality.py.
-MEASURED = ("sentiment", "sentiment --exact", "sentiment, sentences", "sentiment, counterfactual", "fill-mask")
 PAGES = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in generate.pages()}
 
 
@@ -94,14 +92,14 @@ def test_what_was_measured_on_test_is_all_of_it() -> None:
     assert generate.measured("sentiment")["reviews"] == 25_000
 
 
-@pytest.mark.parametrize("run", MEASURED)
+@pytest.mark.parametrize("run", generate.RUNS)
 def test_results_were_measured_with_the_weights_that_are_embedded(run: str) -> None:
-    from quality import RUNS, weights_of
+    from quality import weights_of
 
     measured = generate.measured(run).get("weights")
     if measured is None:
         pytest.skip(f'not measured yet: python benchmarks/quality.py --only "{run}"')
-    assert measured == weights_of(RUNS[run][2][0]), f'run: python benchmarks/quality.py --only "{run}"'
+    assert measured == weights_of(generate.RUNS[run][2][0]), f'run: python benchmarks/quality.py --only "{run}"'
 
 
 def test_throughput_was_measured_with_the_weights_that_are_embedded() -> None:
