@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import tomllib
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,14 @@ def test_predict_and_fill_work(environment: str, tmp_path: Path) -> None:
     words = run(environment, "edge-imdb", "fill", "This is a great [MASK]!", "--top-k", "2", "--json", cwd=tmp_path)
     assert {fill["token_str"] for fill in json.loads(words.stdout)["fills"]} == {"film", "movie"}, words
     assert not (label.stderr or words.stderr)
+
+
+def test_an_index_is_told_who_made_it_what_it_is_about_and_how_to_show_the_readme() -> None:
+    found = metadata("edge-imdb")
+    assert found["Author"] and found["License-Expression"] == "Apache-2.0"
+    assert {"sentiment-analysis", "fill-mask", "onnx"} <= set(found["Keywords"].split(","))
+    assert found["Description-Content-Type"] == "text/markdown"
+    assert str(found.get_payload()).strip().startswith("# edge-imdb\n")
 
 
 @pytest.mark.parametrize("environment", sorted(ENVIRONMENTS))
