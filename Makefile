@@ -1,6 +1,8 @@
 # make predict: the runtime alone, and one prediction. make test: everything the tests need, and all of them.
 # make soak: ten minutes of fuzzing, 50,000 reviews and 50,000 requests, which the tests leave out.
 PYTHON ?= python3
+# Two environments are built at a time, since installing takes one core; what each prints stays together.
+MAKEFLAGS += --jobs=2 --output-sync=target
 RUNTIME := .venv-runtime
 DEV := .venv
 # The wheel in an empty environment, with the newest and with the oldest versions that pyproject.toml promises.
@@ -31,7 +33,7 @@ emulators: $(DEV)/.installed
 		|| echo "no emulators of other CPUs: $$(tail -n 1 .emulators.log)"
 
 # Clients of the server. Where they can't be had, the tests that need them say so and skip.
-clients: $(DEV)/.installed
+clients: $(DEV)/.installed | browser
 	tests/get_clients.sh .clients $(DEV)/bin/python > .clients.log 2>&1 \
 		|| echo "no clients of the server: $$(tail -n 1 .clients.log)"
 
@@ -60,9 +62,13 @@ $(DEV)/.installed: pyproject.toml constraints.txt
 	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-build/wheel/.built: pyproject.toml $(shell git ls-files edge_imdb train export)
-	rm -rf build && $(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
-	touch $@
+# From a copy, because the editable installs write to build/ and *.egg-info at the same time.
+SOURCE := pyproject.toml README.md LICENSE $(shell git ls-files edge_imdb train export)
+build/wheel/.built: $(SOURCE)
+	rm -rf build/source build/wheel && mkdir -p build/source build/wheel
+	cp --parents $(SOURCE) build/source
+	$(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel ./build/source
+	rm -rf build/source && touch $@
 
 $(WHEEL)/.installed: build/wheel/.built constraints.txt
 	rm -rf $(WHEEL) && $(PYTHON) -m venv $(WHEEL)
@@ -75,7 +81,8 @@ $(OLDEST)/.installed: build/wheel/.built
 		"$$(echo build/wheel/*.whl)[cpu]" 'numpy==1.26.*' 'tokenizers==0.20.*' 'click==8.2.*' 'onnxruntime==1.19.*'
 	touch $@
 
-$(RAY)/.installed: pyproject.toml constraints-ray.txt
+# After the other editable install, for both write to the same *.egg-info.
+$(RAY)/.installed: pyproject.toml constraints-ray.txt | $(DEV)/.installed
 	$(PYTHON) -m venv $(RAY)
 	$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-ray.txt -e '.[ray-test]'
 	touch $@

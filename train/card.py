@@ -160,7 +160,12 @@ def _figures(metrics: dict[str, Any]) -> list[str]:
         for name, label, factor, form in _FIGURES[task]
     ]
     parts.append("\n".join([f"| | {' | '.join(splits)} |", "|---|" + "---|" * len(splits), *rows]))
-    read_once = "test was read once, at the end." if "test" in splits else "there was no test split."
+    if "test" in splits:
+        read_once = "test was read once, at the end."
+    elif metrics["data"]["test"]:
+        read_once = "test was not measured (`--skip-test`)."
+    else:
+        read_once = "there was no test split."
     if task == "sentiment":
         parts.append(
             f"Validation chose step {metrics['best_step']} and the temperature, {metrics['temperature']:.4f}; "

@@ -271,7 +271,7 @@ def _train(options: FillMaskOptions, run: Run) -> None:
     state.wait_for_everyone()
     _load_weights(model, load_file(run.partial / BEST))
     tested = None
-    if texts.test:
+    if texts.test and not options.skip_test:
         test = join_chunks(backend, texts.test, measured)
         tested = _measure(network, test, vocabulary, options.eval_batch_size, accelerator)
     if run.main:

@@ -44,6 +44,9 @@ class Options:
         None, "How often an epoch reads each --data, such as 1,0.5,4; 0.5 is half of its texts.  [default: once each]"
     )
     test_data: str | None = option(None, "Test reviews, if --data is a single file.")
+    skip_test: bool = option(
+        False, "Don't measure on test at the end, to save time: edge-imdb evaluate measures the exported bundle on it."
+    )
     text_column: str | tuple[str, ...] = option(
         "text", "Column that holds the reviews; give it several times if the data sets differ, in their order."
     )
@@ -144,7 +147,16 @@ def fields_in_order(kind: type[Options]) -> list[Field[Any]]:
 
 
 # Options that may differ when a run is resumed.
-NOT_HYPERPARAMETERS = ("output", "eval_batch_size", "country", "push_to_hub", "resume", "overwrite", "checkpoint_steps")
+NOT_HYPERPARAMETERS = (
+    "output",
+    "skip_test",
+    "eval_batch_size",
+    "country",
+    "push_to_hub",
+    "resume",
+    "overwrite",
+    "checkpoint_steps",
+)
 
 
 def hyperparameters(options: Options) -> dict[str, Any]:

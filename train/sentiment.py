@@ -138,7 +138,7 @@ def _train(options: SentimentOptions, run: Run) -> None:
             )
             for number, source in enumerate(data.sources)
         }
-    if data.test is not None:
+    if data.test is not None and not options.skip_test:
         # The only time that the test split is read.
         run.say(f"measuring on {len(data.test.texts)} test reviews")
         test = trainer.predict(encode_reviews(data.test, encoder).sort("length"))
