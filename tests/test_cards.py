@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import fill_options, tiny_options
 
 pytest.importorskip("huggingface_hub", reason="the extra train is not installed")
 
@@ -43,6 +44,27 @@ def test_a_run_without_a_test_split_says_so(run: str, request: pytest.FixtureReq
     metrics["data"]["test"] = 0
     card = render_card(metrics)
     assert "there was no test split" in card and "read once" not in card and "| test |" not in card
+
+
+@pytest.mark.parametrize("task", ["sentiment", "fill-mask"])
+def test_a_run_that_skips_test_says_so_and_has_the_same_weights(
+    task: str, tiny_bert: Path, reviews_csv: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from edge_imdb.train.fill_mask import train_fill_mask
+    from edge_imdb.train.sentiment import train_sentiment
+
+    def trained(output: Path, **more: object) -> Path:
+        if task == "sentiment":
+            return train_sentiment(tiny_options(tiny_bert, reviews_csv, output, epochs=1.0, **more))  # type: ignore[arg-type]
+        return train_fill_mask(fill_options(tiny_bert, reviews_csv, output, epochs=1.0, **more))  # type: ignore[arg-type]
+
+    whole, skipped = trained(tmp_path / "whole"), trained(tmp_path / "skipped", skip_test=True)
+    assert (whole / "model.safetensors").read_bytes() == (skipped / "model.safetensors").read_bytes()
+    metrics = metrics_of(skipped)
+    # Its reviews are still kept out of training.
+    assert "test" not in metrics and metrics["data"] == metrics_of(whole)["data"] and metrics["data"]["test"] > 0
+    card = (skipped / "README.md").read_text()
+    assert "test was not measured (`--skip-test`)" in card and "| test |" not in card
 
 
 def test_a_card_describes_only_the_graphs_that_the_bundle_holds(tiny_run: Path, tiny_bundle: Path) -> None:
