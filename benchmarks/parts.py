@@ -1,8 +1,15 @@
-"""What each part of the sentiment model gives: python benchmarks/parts.py --run runs/sentiment --previous OLD_BUNDLE
+"""What each part of the embedded models gives.
 
-The validation texts of a run, of each of its data sets apart, and the embedded bundle that came of it, with and without
-token dropping and early exit, beside an older bundle. Nothing here reads a test split. The times are of reviews of the
-run's first data set, one at a time; the contenders take turns at each review, so that drift affects all of them.
+    python benchmarks/parts.py --run runs/sentiment --previous OLD_BUNDLE
+    python benchmarks/parts.py --task fill-mask --run runs/fill-mask --previous OLD_BUNDLE
+
+Sentiment: the validation texts of a run, of each of its data sets apart, and the embedded bundle that came of it, with
+and without token dropping and early exit, beside an older bundle. Nothing here reads a test split. The times are of
+reviews of the run's first data set, one at a time; the contenders take turns at each review, so that drift affects all
+of them.
+
+Fill-mask: the older bundle and the embedded one on the validation texts of a run, in chunks that begin anywhere, as all
+other figures have them, and in chunks that begin with a sentence, as the texts do that people type.
 """
 
 from __future__ import annotations
@@ -17,11 +24,11 @@ from typing import Any
 
 from machine import describe
 
-from edge_imdb import Sentiment
+from edge_imdb import FillMask, Sentiment
 from edge_imdb.bundle import EMBEDDED, open_bundle
 from edge_imdb.evaluate.datasets import Reviews
-from edge_imdb.evaluate.figures import evaluate_sentiment
-from edge_imdb.train.corpus import load_corpus
+from edge_imdb.evaluate.figures import evaluate_fill_mask, evaluate_sentiment
+from edge_imdb.train.corpus import load_corpus, load_texts
 from edge_imdb.train.options import RECORD
 from edge_imdb.train.runs import public_name
 from edge_imdb.train.splits import sample
@@ -56,25 +63,47 @@ WITH_EARLY_EXIT = ("early exit alone", "token dropping alone")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=("sentiment", "fill-mask"), default="sentiment", help="which model")
     parser.add_argument("--run", type=Path, required=True, help="the finished run of the embedded bundle")
-    parser.add_argument("--previous", type=Path, required=True, help="an older sentiment bundle")
+    parser.add_argument("--previous", type=Path, required=True, help="an older bundle of the task")
     parser.add_argument("--reviews", type=int, default=300, help="reviews to time")
     parser.add_argument("--threads", default="1,2", help="threads, separated by commas")
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     options = parser.parse_args()
-    corpus = load_corpus(json.loads((options.run / RECORD).read_text(encoding="utf-8"))["hyperparameters"])
+    hyperparameters = json.loads((options.run / RECORD).read_text(encoding="utf-8"))["hyperparameters"]
+    if options.task == "sentiment":
+        report = of_sentiment(options, hyperparameters)
+    else:
+        report = of_fill_mask(options.previous, hyperparameters)
+    print("\n".join(table(report)))
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def of_sentiment(options: argparse.Namespace, hyperparameters: dict[str, Any]) -> dict[str, Any]:
+    corpus = load_corpus(hyperparameters)
     groups = [str(public_name(corpus.sources[origin])) for origin in corpus.origins]
     first = [text for text, group in zip(corpus.validation.texts, groups, strict=True) if group == groups[0]]
     texts = [first[i] for i in sample(first, options.reviews, seed=0)]
-    report = {
+    return {
         "machine": describe(),
         "reviews_timed": len(texts),
         "quality": quality(options.previous, corpus.validation, groups),
         "mean_ms": {threads: times(options.previous, texts, int(threads)) for threads in options.threads.split(",")},
     }
-    print("\n".join(table(report)))
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def of_fill_mask(previous: Path, hyperparameters: dict[str, Any]) -> dict[str, Any]:
+    texts = load_texts(hyperparameters).validation
+    bundles = {"previous bundle": previous, "embedded": EMBEDDED / "fill-mask"}
+    found: dict[str, dict[str, Any]] = {}
+    for name, folder in bundles.items():
+        model = FillMask(folder, threads=2)
+        found[name] = {
+            kind: evaluate_fill_mask(model, texts, sentence_starts=starts)
+            for kind, starts in (("anywhere", False), ("at a sentence", True))
+        }
+    return {"machine": describe(), "quality": found}
 
 
 def contenders() -> list[str]:
@@ -113,7 +142,13 @@ def times(previous: Path, texts: list[str], threads: int) -> dict[str, float]:
 
 
 def table(report: dict[str, Any]) -> Iterator[str]:
-    """Accuracy (and calibration error) by data set, and the time of a review, as a Markdown table."""
+    """Accuracy (and calibration error) by data set, and the time of a review, as a Markdown table.
+
+    For fill-mask perplexity (and top-5 accuracy) by where the chunks begin.
+    """
+    if "mean_ms" not in report:
+        yield from fill_mask_table(report["quality"])
+        return
     quality, times = report["quality"], report["mean_ms"]
     groups = {name: figures["reviews"] for name, figures in next(iter(quality.values())).items()}
     threads = [f"ms, {count} thread{'s' if count != '1' else ''}" for count in times]
@@ -125,6 +160,16 @@ def table(report: dict[str, Any]) -> Iterator[str]:
         ]
         cells += [f"{by_name[contender]:.1f}" for by_name in times.values()]
         yield f"| {contender} | {' | '.join(cells)} |"
+
+
+def fill_mask_table(found: dict[str, dict[str, Any]]) -> Iterator[str]:
+    kinds = next(iter(found.values()))
+    heads = (f"chunks begin {kind}, {figures['tokens']:,} masked tokens" for kind, figures in kinds.items())
+    yield f"| | {' | '.join(heads)} |"
+    yield "|---" * (1 + len(kinds)) + "|"
+    for name, by_kind in found.items():
+        cells = (f"{figures['perplexity']:.2f} ({100 * figures['top5']:.2f} %)" for figures in by_kind.values())
+        yield f"| {name} | {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

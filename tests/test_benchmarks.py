@@ -125,6 +125,22 @@ def test_parts_measures_every_contender_on_the_validation_reviews_of_a_run(
     assert f"| as it runs | {100 * next(iter(quality['as it runs'].values()))['accuracy']:.2f} %" in result.stdout
 
 
+def test_parts_measures_fill_mask_on_chunks_that_begin_anywhere_and_at_a_sentence(
+    fill_run: Path, fill_bundle: Path, tmp_path: Path
+) -> None:
+    arguments = ["--task", "fill-mask", "--run", fill_run, "--previous", fill_bundle, "--json", "p.json"]
+    result = run_benchmark("parts.py", *arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    quality = json.loads((tmp_path / "p.json").read_text())["quality"]
+    assert list(quality) == ["previous bundle", "embedded"]
+    # At export the same bundle was measured on the same chunks.
+    exported = json.loads((fill_bundle / "edge.json").read_text())["metrics"]["validation_int8"]
+    anywhere, at_a_sentence = quality["previous bundle"].values()
+    assert anywhere["perplexity"] == exported["perplexity"] and anywhere["tokens"] == exported["tokens"]
+    assert at_a_sentence["tokens"] != anywhere["tokens"] and 1 < at_a_sentence["perplexity"] < 1000
+    assert f"| previous bundle | {anywhere['perplexity']:.2f} (" in result.stdout
+
+
 def test_cold_start_times_whole_processes(tmp_path: Path) -> None:
     result = run_benchmark("cold_start.py", "--rounds", 1, "--dim", 48, "--json", "c.json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

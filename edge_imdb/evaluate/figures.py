@@ -15,7 +15,7 @@ from ..inputs import ordered_map
 from ..metrics import classification_metrics, coverage_curve
 from ..sentiment import Sentiment
 from .datasets import Reviews
-from .masking import EVALUATION_LENGTH, IGNORED, Vocabulary, evaluation_batches, join_chunks
+from .masking import EVALUATION_LENGTH, IGNORED, Vocabulary, evaluation_batches, join_chunks, sentence_chunks
 
 
 def evaluate_sentiment(
@@ -53,17 +53,22 @@ def evaluate_sentiment(
 
 
 def evaluate_fill_mask(
-    model: FillMask, texts: Sequence[str], progress: Callable[[range], Iterable[int]] = lambda rows: rows
+    model: FillMask,
+    texts: Sequence[str],
+    progress: Callable[[range], Iterable[int]] = lambda rows: rows,
+    sentence_starts: bool = False,
 ) -> dict[str, Any]:
     """Perplexity, top-1 and top-5 accuracy on fixed masks, and chunks per second, one chunk at a time.
 
     ``texts`` are joined and cut into chunks of 256 tokens, and 15 % of their words are masked with a fixed seed, the
-    same for every model. Perplexity is the exponential of the mean cross-entropy over the masked tokens. A caller that
-    shows progress passes ``progress``, which gets the range of chunks and yields its numbers. Raises DataError if no
-    word was masked.
+    same for every model. With ``sentence_starts`` each chunk begins with ``[CLS]`` and the start of a sentence instead
+    of anywhere. Perplexity is the exponential of the mean cross-entropy over the masked tokens. A caller that shows
+    progress passes ``progress``, which gets the range of chunks and yields its numbers. Raises DataError if no word was
+    masked.
     """
     vocabulary = Vocabulary.of(model.tokenizer)
-    chunks = join_chunks(model.tokenizer, texts, min(EVALUATION_LENGTH, model.bundle.truncation.max_length))
+    cut = sentence_chunks if sentence_starts else join_chunks
+    chunks = cut(model.tokenizer, texts, min(EVALUATION_LENGTH, model.bundle.truncation.max_length))
     loss = first = five = 0.0
     tokens = 0
     start = time.perf_counter()
