@@ -309,7 +309,8 @@ def speed() -> str:
     starts = {"edge-imdb int8": "edge-imdb predict", PEER: "transformers pipeline, 6 x 768"}
     lines = []
     for name, row in found.items():
-        if name.endswith((", 6 x 768", "torch.compile)", "--exact", "fp32", "rest")) or name.startswith("scikit"):
+        left_out = (", 6 x 768", "torch.compile)", "--exact", "fp32", "rest", "previous bundle")
+        if name.endswith(left_out) or name.startswith("scikit"):
             continue
         start = f"{cold[starts[name]]['seconds']:.2f} s" if name in starts else ""
         bold = "**" if name == "edge-imdb int8" else ""
