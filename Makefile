@@ -1,8 +1,8 @@
 # make predict: the runtime alone, and one prediction. make test: everything the tests need, and all of them.
 # make soak: ten minutes of fuzzing, 50,000 reviews and 50,000 requests, which the tests leave out.
 PYTHON ?= python3
-# Two environments are built at a time, since installing takes one core; what each prints stays together.
-MAKEFLAGS += --jobs=2 --output-sync=target
+# Two environments are built at a time, since installing takes one core.
+MAKEFLAGS += --jobs=2
 RUNTIME := .venv-runtime
 DEV := .venv
 # The wheel in an empty environment, with the newest and with the oldest versions that pyproject.toml promises.
