@@ -20,6 +20,9 @@ import importlib, json, os, sys
 import edge_imdb.cli.main
 for name in sys.argv[1:]:
     importlib.import_module(name)
+if "codecarbon" in sys.modules:
+    # Which CPU this is takes a process of its own to find out; a child inherits the answer.
+    importlib.import_module("codecarbon.core.util").detect_cpu_model()
 print("ready", flush=True)
 for line in sys.stdin:
     arguments, said = json.loads(line)

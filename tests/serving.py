@@ -22,6 +22,9 @@ SLOW = {"inputs": "A [MASK] film. " * 32 + "The cast was good. " * 100, "paramet
 ROOM = ("--max-body", 20_000_000)
 LONG = "The cast was good, and so was the script, but after an hour I no longer cared who won. " * 25
 
+# Seconds until a server or an answer is given up. No bar: a virtual machine can stand still for a minute.
+PATIENCE = 240.0
+
 
 class Answer(NamedTuple):
     status: int
@@ -48,7 +51,11 @@ class Server:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.url = self.wait_for("listening")["url"]
+        try:
+            self.url = self.wait_for("listening")["url"]
+        except BaseException:
+            self.process.kill()
+            raise
         self.port = int(self.url.rsplit(":", 1)[1])
 
     def _read(self) -> None:
@@ -59,7 +66,7 @@ class Server:
             except ValueError:
                 self.log.append({"event": "no JSON", "line": line})
 
-    def wait_for(self, event: str, seconds: float = 30) -> dict[str, Any]:
+    def wait_for(self, event: str, seconds: float = PATIENCE) -> dict[str, Any]:
         """The first line of ``event``."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -74,7 +81,7 @@ class Server:
         raise AssertionError(f"no {event} within {seconds} s: {self.log[-5:]}")
 
     def request(
-        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, timeout: float = 60
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, timeout: float = PATIENCE
     ) -> Answer:
         """One request on a connection of its own; a ``body`` that isn't bytes is sent as JSON."""
         if body is not None and not isinstance(body, (bytes, Iterator)):
