@@ -66,7 +66,7 @@ $(DEV)/.installed: pyproject.toml constraints.txt
 SOURCE := pyproject.toml README.md LICENSE $(shell git ls-files edge_imdb train export)
 build/wheel/.built: $(SOURCE)
 	rm -rf build/source build/wheel && mkdir -p build/source build/wheel
-	@cp --parents $(SOURCE) build/source
+	@tar cf - $(SOURCE) | tar xf - -C build/source
 	$(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel ./build/source
 	rm -rf build/source && touch $@
 

@@ -66,16 +66,18 @@ def main() -> None:
     parser.add_argument("--task", choices=("sentiment", "fill-mask"), default="sentiment", help="which model")
     parser.add_argument("--run", type=Path, required=True, help="the finished run of the embedded bundle")
     parser.add_argument("--previous", type=Path, required=True, help="an older bundle of the task")
-    parser.add_argument("--reviews", type=int, default=300, help="reviews to time")
-    parser.add_argument("--threads", default="1,2", help="threads, separated by commas")
+    parser.add_argument("--reviews", type=int, default=300, help="sentiment: reviews to time")
+    parser.add_argument("--threads", default="1,2", help="sentiment: threads to time, separated by commas")
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     options = parser.parse_args()
     hyperparameters = json.loads((options.run / RECORD).read_text(encoding="utf-8"))["hyperparameters"]
     if options.task == "sentiment":
         report = of_sentiment(options, hyperparameters)
+        lines = table(report)
     else:
         report = of_fill_mask(options.previous, hyperparameters)
-    print("\n".join(table(report)))
+        lines = fill_mask_table(report)
+    print("\n".join(lines))
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
@@ -142,13 +144,7 @@ def times(previous: Path, texts: list[str], threads: int) -> dict[str, float]:
 
 
 def table(report: dict[str, Any]) -> Iterator[str]:
-    """Accuracy (and calibration error) by data set, and the time of a review, as a Markdown table.
-
-    For fill-mask perplexity (and top-5 accuracy) by where the chunks begin.
-    """
-    if "mean_ms" not in report:
-        yield from fill_mask_table(report["quality"])
-        return
+    """Accuracy (and calibration error) by data set, and the time of a review, as a Markdown table."""
     quality, times = report["quality"], report["mean_ms"]
     groups = {name: figures["reviews"] for name, figures in next(iter(quality.values())).items()}
     threads = [f"ms, {count} thread{'s' if count != '1' else ''}" for count in times]
@@ -162,7 +158,9 @@ def table(report: dict[str, Any]) -> Iterator[str]:
         yield f"| {contender} | {' | '.join(cells)} |"
 
 
-def fill_mask_table(found: dict[str, dict[str, Any]]) -> Iterator[str]:
+def fill_mask_table(report: dict[str, Any]) -> Iterator[str]:
+    """Perplexity (and top-5 accuracy) by where the chunks begin, as a Markdown table."""
+    found = report["quality"]
     kinds = next(iter(found.values()))
     heads = (f"chunks begin {kind}, {figures['tokens']:,} masked tokens" for kind, figures in kinds.items())
     yield f"| | {' | '.join(heads)} |"

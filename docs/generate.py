@@ -307,9 +307,9 @@ def speed() -> str:
     report, cold = result("latency-384.json"), result("cold_start.json")["contenders"]
     found, cpu = report["threads"]["2"]["real"], report["machine"]["cpu"]
     starts = {"edge-imdb int8": "edge-imdb predict", PEER: "transformers pipeline, 6 x 768"}
+    left_out = (", 6 x 768", "torch.compile)", "--exact", "fp32", "rest", "previous bundle")
     lines = []
     for name, row in found.items():
-        left_out = (", 6 x 768", "torch.compile)", "--exact", "fp32", "rest", "previous bundle")
         if name.endswith(left_out) or name.startswith("scikit"):
             continue
         start = f"{cold[starts[name]]['seconds']:.2f} s" if name in starts else ""

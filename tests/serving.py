@@ -22,9 +22,6 @@ SLOW = {"inputs": "A [MASK] film. " * 32 + "The cast was good. " * 100, "paramet
 ROOM = ("--max-body", 20_000_000)
 LONG = "The cast was good, and so was the script, but after an hour I no longer cared who won. " * 25
 
-# Seconds until a server or an answer is given up. No bar: a virtual machine can stand still for a minute.
-PATIENCE = 240.0
-
 
 class Answer(NamedTuple):
     status: int
@@ -66,7 +63,7 @@ class Server:
             except ValueError:
                 self.log.append({"event": "no JSON", "line": line})
 
-    def wait_for(self, event: str, seconds: float = PATIENCE) -> dict[str, Any]:
+    def wait_for(self, event: str, seconds: float = 30) -> dict[str, Any]:
         """The first line of ``event``."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -81,7 +78,7 @@ class Server:
         raise AssertionError(f"no {event} within {seconds} s: {self.log[-5:]}")
 
     def request(
-        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, timeout: float = PATIENCE
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, timeout: float = 60
     ) -> Answer:
         """One request on a connection of its own; a ``body`` that isn't bytes is sent as JSON."""
         if body is not None and not isinstance(body, (bytes, Iterator)):
