@@ -9,10 +9,11 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from killing import Workshop
 
 # Before anything imports huggingface_hub, which reads it once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -90,6 +91,14 @@ def run_command(*arguments: object, cwd: Path | None = None, **options: object) 
         timeout=300,
         **options,  # type: ignore[call-overload]
     )
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    """``edge-imdb train`` and ``export`` without the seconds that it takes to import PyTorch."""
+    server = Workshop(tmp_path_factory.mktemp("workshop"))
+    yield server
+    server.close()
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,6 @@ from killing import Workshop
 from edge_imdb.bundle import open_bundle
 
 KILLS = 30
-
-
-@pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    server = Workshop(tmp_path_factory.mktemp("workshop"))
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")
