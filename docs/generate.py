@@ -565,6 +565,7 @@ PARTS: dict[str, Callable[..., str]] = {
     "cold-start": own_table("cold_start", "cold_start.json"),
     "throughput": own_table("throughput", "throughput.json"),
     "parts": own_table("parts", "parts.json"),
+    "parts-fill-mask": own_table("parts", "parts-fill-mask.json", "fill_mask_table"),
     "explain": printed("explain", "explain.json"),
     "web": printed("web", "web.json"),
     "score": score_table,

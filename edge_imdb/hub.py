@@ -17,6 +17,7 @@ from .errors import HubError, UsageError, first_line
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # Seconds until a Hub that doesn't answer is taken for unreachable.
 _TIMEOUT = 10
+_ENDPOINT = "https://huggingface.co"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -47,6 +48,31 @@ def fetch(repository: str, name: str, revision: str | None = None) -> Path:
         except Exception:
             away = True
         return Path(hf_hub_download(repository, name, revision=revision, local_files_only=away))
+
+
+def go_offline_if_unreachable(*names: str) -> None:
+    """Set HF_HUB_OFFLINE if one of ``names`` is no path here, so must be a Hub id, and the Hub can't be reached.
+
+    Without a network, transformers and datasets try again and again, for up to a minute, before they look into their
+    caches. Told that they are offline, they look there at once. They read the variable when they are imported, so call
+    this before that. Any answer from the Hub, and any error that is not about the network, leaves things as they are.
+    """
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    if offline or all(Path(name).exists() for name in names):
+        return
+    from http.client import HTTPException
+    from ssl import SSLError
+    from urllib.error import HTTPError, URLError
+    from urllib.request import Request, urlopen
+
+    try:
+        urlopen(Request(os.environ.get("HF_ENDPOINT", _ENDPOINT), method="HEAD"), timeout=_TIMEOUT).close()
+    except (HTTPError, HTTPException, ValueError):
+        pass  # It answered, or its address is for the libraries to complain about.
+    except OSError as error:
+        reason = error.reason if isinstance(error, URLError) else error
+        if isinstance(reason, OSError) and not isinstance(reason, SSLError):
+            os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def fetch_bundle(repository: str, task: str, revision: str | None = None) -> Path:

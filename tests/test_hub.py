@@ -11,6 +11,8 @@ import pytest
 from conftest import make_reviews, run_command
 from fake_hub import environment_of, serving
 
+from edge_imdb.hub import go_offline_if_unreachable
+
 pytest.importorskip("datasets", reason="datasets is not installed")
 
 
@@ -106,6 +108,31 @@ def test_no_network_is_said_with_the_way_out(tmp_path: Path, arguments: list[str
     assert result.returncode == 1 and "Traceback" not in result.stderr
     message = result.stderr.strip().splitlines()[-1]
     assert message.startswith("Error: ") and "--base" in message and "--data" in message
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "names", "offline"),
+    [
+        ("nobody", ["user/repo"], "1"),
+        ("nobody", ["a.csv", "model"], "1"),
+        ("nobody", ["."], "0"),
+        ("answers 404", ["user/repo"], "0"),
+        ("no address", ["user/repo"], "0"),
+    ],
+)
+def test_hugging_faces_libraries_need_not_try_for_a_minute_without_a_network(
+    endpoint: str, names: list[str], offline: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(tmp_path) as server:
+        addresses = {
+            "nobody": "http://127.0.0.1:9",
+            "answers 404": f"http://127.0.0.1:{server.server_port}/nothing",
+            "no address": "nothing",
+        }
+        monkeypatch.setenv("HF_ENDPOINT", addresses[endpoint])
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+        go_offline_if_unreachable(*names)
+    assert os.environ["HF_HUB_OFFLINE"] == offline
 
 
 @pytest.mark.slow

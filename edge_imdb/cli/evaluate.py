@@ -9,6 +9,7 @@ import click
 
 from ..bundle import TASKS
 from ..errors import UsageError
+from ..hub import go_offline_if_unreachable
 from ..train.options import DATA
 from .common import ModelOptions, ReviewOptions, model_options, progress_bar, review_options
 
@@ -53,6 +54,7 @@ def evaluate(
     edge-imdb evaluate fill-mask --data stanfordnlp/imdb --split test
     edge-imdb evaluate sentiment --data reviews.csv --model models/sentiment
     """
+    go_offline_if_unreachable(data)
     if task == "fill-mask":
         if review_options != ReviewOptions(exact=False, sliding_windows=False, workers=1):
             raise UsageError("--exact, --sliding-windows and --workers are for sentiment: leave them out.")

@@ -7,7 +7,8 @@ from typing import Any, get_type_hints
 import click
 
 from ..errors import UsageError
-from ..train.options import FillMaskOptions, SentimentOptions, fields_in_order
+from ..hub import go_offline_if_unreachable
+from ..train.options import FillMaskOptions, Options, SentimentOptions, fields_in_order, sources_of
 from .common import dataclass_options, say, workshop
 
 
@@ -53,6 +54,7 @@ def train_sentiment(**options: Any) -> None:
 
 
 def _train_sentiment(options: SentimentOptions) -> None:
+    _go_offline_if_unreachable(options)
     workshop("edge_imdb.train.sentiment", "train").train_sentiment(options, say)
 
 
@@ -72,4 +74,9 @@ def train_fill_mask(**options: Any) -> None:
 
 
 def _train_fill_mask(options: FillMaskOptions) -> None:
+    _go_offline_if_unreachable(options)
     workshop("edge_imdb.train.fill_mask", "train").train_fill_mask(options, say)
+
+
+def _go_offline_if_unreachable(options: Options) -> None:
+    go_offline_if_unreachable(options.base, *sources_of(options.data))
