@@ -6,6 +6,9 @@ import hashlib
 import json
 import random
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,6 +93,34 @@ def test_training_survives_kills(
         number += 1
     print(f"{task}: {killed} of {number} killed within {seconds:.1f} s, {resumed} resumed")
     assert killed > number / 2 and resumed > 0
+
+
+KILLED_AT_ITS_RECORD = """
+import os, signal, sys
+from pathlib import Path
+import edge_imdb.cli.main
+
+rename = Path.replace
+
+def replace(path, target):
+    if Path(target).name == "run.json":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(path, target)
+
+Path.replace = replace
+edge_imdb.cli.main.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_training_killed_while_it_writes_its_record_starts_again(
+    workshop: Workshop, tiny_bert: Path, few_reviews: tuple[Path, Path], tmp_path: Path
+) -> None:
+    arguments = training("sentiment", tiny_bert, few_reviews, tmp_path)
+    assert subprocess.run([sys.executable, "-c", KILLED_AT_ITS_RECORD, *arguments]).returncode == -signal.SIGKILL
+    assert leftovers(tmp_path, set()), "it had begun to write"
+    assert workshop.run(arguments)[0] == 0, workshop.said
+    assert leftovers(tmp_path, {"sentiment"}) == set()
 
 
 @pytest.mark.slow
