@@ -46,7 +46,7 @@ from .corpus import Texts, about_splits, load_texts
 from .energy import EnergyMeter
 from .options import FillMaskOptions, hyperparameters
 from .progress import read_log, write_record
-from .runs import Run, check_options, computes_bf16, described, has_accelerator, open_run, setting
+from .runs import Run, computes_bf16, described, has_accelerator, open_run, setting
 from .splits import fingerprint
 
 TASK = "fill-mask"
@@ -90,14 +90,7 @@ def train_fill_mask(options: FillMaskOptions, say: Callable[[str], None] = lambd
 
     Raises UsageError, InputError, DataError, BaseModelError, HubError, OutputError.
     """
-    check_options(
-        options, positive=("chunk_length", "checkpoint_steps", "evaluations_per_epoch"), ratios=("averaging",)
-    )
-    for name in ("sentence_starts", "decay"):
-        if not 0 <= getattr(options, name) <= 1:
-            raise UsageError(f"--{name.replace('_', '-')} is {getattr(options, name)}: it must be from 0 to 1.")
-    if not 0 < options.mask_probability <= 1:
-        raise UsageError(f"--mask-probability is {options.mask_probability}: it must be over 0 and at most 1.")
+    options.check()
     with open_run(TASK, options, say, _last_checkpoint) as run:
         _train(options, run)
         return run.target

@@ -7,6 +7,10 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ..edge_graph.schedule import Schedule
+from ..errors import UsageError
+from ..text import SPECIAL
+
 # The default checkpoint to start from, and the default data set.
 BASE = "distilbert/distilbert-base-uncased"
 DATA = "stanfordnlp/imdb"
@@ -81,6 +85,28 @@ class Options:
     resume: bool = option(False, "Continue an unfinished run.")
     overwrite: bool = option(False, "Replace a finished run, or discard an unfinished one.")
 
+    def check(self) -> None:
+        """Raise UsageError for the first option that is out of range."""
+        self._check_positive("epochs", "batch_size", "eval_batch_size", "gradient_accumulation", "learning_rate")
+        self._check_positive("adam_epsilon", "max_grad_norm")
+        self._check_ratios("validation", "warmup", "dropout", "attention_dropout", "adam_beta1", "adam_beta2")
+        if self.weight_decay < 0:
+            raise UsageError(f"--weight-decay is {self.weight_decay}: it must be 0 or more.")
+        if self.limit is not None and self.limit < 4:
+            raise UsageError(f"--limit is {self.limit}: it must be 4 or more.")
+        if self.resume and self.overwrite:
+            raise UsageError("--resume continues a run and --overwrite discards it: give only one of them.")
+
+    def _check_positive(self, *names: str) -> None:
+        for name in names:
+            if not getattr(self, name) > 0:
+                raise UsageError(f"--{name.replace('_', '-')} is {getattr(self, name)}: it must be over 0.")
+
+    def _check_ratios(self, *names: str) -> None:
+        for name in names:
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"--{name.replace('_', '-')} is {getattr(self, name)}: it must be from 0 to under 1.")
+
 
 @dataclass(frozen=True)
 class SentimentOptions(Options):
@@ -110,6 +136,23 @@ class SentimentOptions(Options):
     classifier_dropout: float = option(0.2, "Dropout in front of the classifier.")
     evaluations_per_epoch: int = option(2, "Checkpoints and validations per epoch; the best checkpoint is kept.")
 
+    def check(self) -> None:
+        super().check()
+        self._check_positive("evaluations_per_epoch")
+        self._check_ratios("classifier_dropout", "label_smoothing")
+        if self.truncated_copies and not 3 <= self.truncated_copies < self.max_length:
+            raise UsageError(
+                f"--truncated-copies is {self.truncated_copies}: it must be 0, or from 3 to under --max-length "
+                f"({self.max_length})."
+            )
+        if self.spans and not 8 <= self.spans <= self.max_length - SPECIAL:
+            raise UsageError(
+                f"--spans is {self.spans}: it must be 0, or from 8 to {self.max_length - SPECIAL}, which is "
+                "--max-length less two."
+            )
+        if self.token_dropping:
+            Schedule.parse(self.token_dropping)
+
 
 @dataclass(frozen=True)
 class FillMaskOptions(Options):
@@ -135,6 +178,16 @@ class FillMaskOptions(Options):
         POLICIES,
     )
     checkpoint_steps: int = option(500, "Number of steps between checkpoints to resume from.")
+
+    def check(self) -> None:
+        super().check()
+        self._check_positive("chunk_length", "checkpoint_steps", "evaluations_per_epoch")
+        self._check_ratios("averaging")
+        for name in ("sentence_starts", "decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"--{name.replace('_', '-')} is {getattr(self, name)}: it must be from 0 to 1.")
+        if not 0 < self.mask_probability <= 1:
+            raise UsageError(f"--mask-probability is {self.mask_probability}: it must be over 0 and at most 1.")
 
 
 # These come last in a help text, after the task's own options.

@@ -33,29 +33,6 @@ from .progress import draw_curves, read_log, write_log
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
-def check_options(options: Options, positive: tuple[str, ...] = (), ratios: tuple[str, ...] = ()) -> None:
-    """Raise UsageError for the first option out of range; ``positive`` and ``ratios`` name those of a task."""
-    positive = ("epochs", "batch_size", "eval_batch_size", "gradient_accumulation", "learning_rate", "adam_epsilon",
-                "max_grad_norm", *positive)  # fmt: skip
-    ratios = ("validation", "warmup", "dropout", "attention_dropout", "adam_beta1", "adam_beta2", *ratios)
-    for name in positive:
-        if not getattr(options, name) > 0:
-            raise UsageError(f"--{name.replace('_', '-')} is {getattr(options, name)}: it must be over 0.")
-    for name in ratios:
-        if not 0 <= getattr(options, name) < 1:
-            raise UsageError(f"--{name.replace('_', '-')} is {getattr(options, name)}: it must be from 0 to under 1.")
-    if options.weight_decay < 0:
-        raise UsageError(f"--weight-decay is {options.weight_decay}: it must be 0 or more.")
-    if options.limit is not None and options.limit < 4:
-        raise UsageError(f"--limit is {options.limit}: it must be 4 or more.")
-    check_country(options.country)
-    if options.resume and options.overwrite:
-        raise UsageError("--resume continues a run and --overwrite discards it: give only one of them.")
-    if options.push_to_hub:
-        # Before hours of training, not after them.
-        check_access(options.push_to_hub)
-
-
 def quiet_libraries() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -174,13 +151,17 @@ def partial_of(target: Path) -> Path:
 def open_run(
     task: str, options: Options, say: Callable[[str], None], last: Callable[[Path], Path | None]
 ) -> Iterator[Run]:
-    """The run that ``options`` describe, from its first check to its end.
+    """The run that ``options``, which were checked, describe, from the first check outside them to its end.
 
     Inside the block no other run can write its folder, and a full disk becomes an OutputError. ``last`` finds the
     newest complete checkpoint in the folder of an unfinished run. With ``accelerate launch`` every process calls this.
 
-    Raises OutputError, UsageError.
+    Raises OutputError, UsageError, HubError.
     """
+    check_country(options.country)
+    if options.push_to_hub:
+        # Before hours of training, not after them.
+        check_access(options.push_to_hub)
     quiet_libraries()
     keep_memory()
     state = PartialState(cpu=not has_accelerator())

@@ -22,10 +22,9 @@ from transformers import (
 )
 
 from ..edge_graph.schedule import Schedule
-from ..errors import UsageError
 from ..evaluate.datasets import Reviews
 from ..metrics import accuracy, classification_metrics, fit_temperature, log_loss, softmax
-from ..text import SPECIAL, ReviewEncoder, Truncation
+from ..text import ReviewEncoder, Truncation
 from .base import layers_of, load_classifier, load_tokenizer
 from .batches import GroupedByLength
 from .corpus import ENOUGH, Corpus, about_splits, load_corpus
@@ -33,7 +32,7 @@ from .dropping import TokenDroppingClassifier
 from .energy import EnergyMeter
 from .options import SentimentOptions, hyperparameters
 from .progress import ProgressBar, RunLog, read_log
-from .runs import Run, check_options, computes_bf16, described, has_accelerator, open_run, public_name, setting
+from .runs import Run, computes_bf16, described, has_accelerator, open_run, public_name, setting
 from .splits import fingerprint
 
 TASK = "sentiment"
@@ -49,19 +48,7 @@ def train_sentiment(options: SentimentOptions, say: Callable[[str], None] = lamb
 
     Raises UsageError, InputError, DataError, BaseModelError, HubError, OutputError.
     """
-    check_options(options, positive=("evaluations_per_epoch",), ratios=("classifier_dropout", "label_smoothing"))
-    if options.truncated_copies and not 3 <= options.truncated_copies < options.max_length:
-        raise UsageError(
-            f"--truncated-copies is {options.truncated_copies}: it must be 0, or from 3 to under --max-length "
-            f"({options.max_length})."
-        )
-    if options.spans and not 8 <= options.spans <= options.max_length - SPECIAL:
-        raise UsageError(
-            f"--spans is {options.spans}: it must be 0, or from 8 to {options.max_length - SPECIAL}, which is "
-            "--max-length less two."
-        )
-    if options.token_dropping:
-        Schedule.parse(options.token_dropping)
+    options.check()
     with open_run(TASK, options, say, _last_checkpoint) as run:
         _train(options, run)
         return run.target

@@ -54,7 +54,7 @@ def train_sentiment(**options: Any) -> None:
 
 
 def _train_sentiment(options: SentimentOptions) -> None:
-    _go_offline_if_unreachable(options)
+    _prepare(options)
     workshop("edge_imdb.train.sentiment", "train").train_sentiment(options, say)
 
 
@@ -74,9 +74,11 @@ def train_fill_mask(**options: Any) -> None:
 
 
 def _train_fill_mask(options: FillMaskOptions) -> None:
-    _go_offline_if_unreachable(options)
+    _prepare(options)
     workshop("edge_imdb.train.fill_mask", "train").train_fill_mask(options, say)
 
 
-def _go_offline_if_unreachable(options: Options) -> None:
+def _prepare(options: Options) -> None:
+    """What needs no PyTorch, and so no seconds until it is imported."""
+    options.check()
     go_offline_if_unreachable(options.base, *sources_of(options.data))
