@@ -71,13 +71,17 @@ def test_training_survives_kills(
         if replaced:
             shutil.copytree(other, runs)
         arguments = training(task, tiny_bert, few_reviews, runs, overwrite=replaced)
-        killed += workshop.run(arguments, kill_after=draw.uniform(0, seconds))[0] == -9
+        died = workshop.run(arguments, kill_after=draw.uniform(0, seconds))[0] == -9
+        killed += died
         run = runs / task
         if replaced or run.exists():
             check_run(run)
             assert weights(run) in (expected, weights(other / task))
         if run.exists() and not replaced:
             assert weights(run) == expected
+            if died:
+                # It was clearing away what it no longer needed. The next command does so, even one that is refused.
+                assert workshop.run(arguments)[0] == 1 and "already contains a finished run" in workshop.said
         else:
             checkpoints = [*(runs / f"{task}.partial").glob("checkpoint*")] if runs.exists() else []
             again = training(task, tiny_bert, few_reviews, runs, overwrite=replaced)
