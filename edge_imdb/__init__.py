@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import EdgeImdbError
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["EdgeImdbError", "FillMask", "Sentiment", "__version__", "score"]
+
+# In a clone the folders of edge_imdb.train and edge_imdb.export stand beside this one. Python prefers the clone to what
+# is installed when it is started there, as by `accelerate launch -m edge_imdb train`.
+_ROOT = Path(__file__).parent.parent
+if not (Path(__file__).parent / "train").exists() and (_ROOT / "train" / "options.py").exists():
+    __path__.append(str(_ROOT))
 
 
 def __getattr__(name: str) -> Any:

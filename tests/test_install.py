@@ -81,3 +81,11 @@ def test_commands_of_a_missing_extra_name_it(tmp_path: Path) -> None:
     for arguments, extra in ((["train"], "train"), (["export"], "export")):
         done = run("wheel", "edge-imdb", *arguments, cwd=tmp_path)
         assert done.returncode == 1 and f"edge-imdb[{extra}" in done.stderr and "Traceback" not in done.stderr, done
+
+
+def test_a_clone_is_whole_where_python_prefers_it_to_what_is_installed(tmp_path: Path) -> None:
+    """``accelerate launch -m edge_imdb train`` in a clone, where train and export stand beside edge_imdb."""
+    command = ("python", "-m", "edge_imdb", "train", "sentiment", "--epochs", "0")
+    for folder in (ROOT, tmp_path):
+        result = run("wheel", *command, cwd=folder)
+        assert (result.returncode, result.stderr) == (2, "Error: --epochs is 0.0: it must be over 0.\n"), folder
