@@ -519,7 +519,7 @@ def test_after_one_visit_the_page_works_with_its_server_dead(browser: Any, page:
     tab = context.new_page()
     with serving(page) as address:
         tab.goto(address)
-        tab.locator("body[data-shown]").wait_for(timeout=60_000)
+        tab.locator("#engine").get_by_text("Kept for use without a network.").wait_for(timeout=60_000)
     tab.reload()
     tab.locator("body[data-shown]").wait_for(timeout=60_000)
     write(tab, "A superb film.")
@@ -574,6 +574,21 @@ def test_without_memory_for_threads_it_goes_on_with_one_and_says_so(browser: Any
         assert tab.evaluate("crossOriginIsolated")
         engine = tab.locator("#engine").inner_text()
         assert "1 thread of WebAssembly" in engine and "no memory for more threads" in engine
+        write(tab, "Dreadful, dull and slow.")
+        assert tab.locator("#label").inner_text() == "Neg"
+
+
+def test_if_threads_don_t_start_it_goes_on_with_one_and_says_so(browser: Any, page: Site) -> None:
+    # Threads are workers of their own, which have a name; these never answer.
+    silent = b"""
+      const { Worker } = self;
+      self.Worker = class extends Worker {
+        constructor(address, given) { super(given?.name ? "data:text/javascript," : address, given); }
+      };"""
+    source = page.read("worker.mjs").replace(b"PATIENCE = 30_000", b"PATIENCE = 1000")
+    with serving(Site({**page.files, "worker.mjs": source + silent})) as address, opened(browser, address) as tab:
+        engine = tab.locator("#engine").inner_text()
+        assert "1 thread of WebAssembly" in engine and "More threads didn't start in this browser." in engine
         write(tab, "Dreadful, dull and slow.")
         assert tab.locator("#label").inner_text() == "Neg"
 

@@ -7,6 +7,8 @@ const [address, ...texts] = process.argv.slice(2);
 const browser = await puppeteer.launch({ browser: "firefox", executablePath: process.env.FIREFOX, headless: true });
 try {
   const tab = await browser.newPage();
+  tab.on("console", (message) => process.stderr.write(`console: ${message.text()}\n`));
+  tab.on("requestfailed", (request) => process.stderr.write(`failed: ${request.url()} ${request.failure()?.errorText}\n`));
   await tab.goto(address);
   const body = async (name) => tab.$eval("body", (element, key) => element.dataset[key], name);
   const write = async (text) => {
@@ -16,7 +18,10 @@ try {
     }, text);
     await tab.waitForSelector(`body[data-shown="${await body("asked")}"]`, { timeout: 60_000 });
   };
-  await tab.waitForSelector("body[data-shown]", { timeout: 120_000 });
+  await tab.waitForSelector("body[data-shown]", { timeout: 120_000 }).catch(async (error) => {
+    const page = await tab.$eval("body", (element) => JSON.stringify({ ...element.dataset, says: element.innerText }));
+    throw new Error(`${error.message}: ${page}`);
+  });
   const found = [];
   for (const text of texts) {
     await write(text);

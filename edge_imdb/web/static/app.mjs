@@ -13,6 +13,10 @@ const UNSURE = 0.75;
 const STRONGEST = 1;
 const WEAKEST = 0.05;
 const MASK = "[MASK]";
+const INSTEAD = {
+  memory: "This browser gives no memory for more threads.",
+  timeout: "More threads didn't start in this browser.",
+};
 const $ = (id) => document.getElementById(id);
 const text = $("text");
 const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
@@ -24,6 +28,7 @@ let asked = 0;
 let explained;
 let filling;
 let job;
+let installed;
 
 function show(id, visible = true) {
   $(id).hidden = !visible;
@@ -45,31 +50,19 @@ async function begin() {
     tell(`The page's list of files can't be had (${error.message}): is its server still running?`);
     return;
   }
-  await control();
+  // The service worker keeps the page, and worker.mjs its weights. Private windows and plain HTTP have neither.
+  installed = navigator.serviceWorker?.register("sw.js").then(() => navigator.serviceWorker.ready).catch(() => undefined);
   const isolated = globalThis.crossOriginIsolated === true;
   startWorker(isolated ? Math.max(1, Math.min(4, navigator.hardwareConcurrency || 1)) : 1);
 }
 
-// The service worker controls the page before the weights are fetched, so that it keeps them.
-async function control() {
-  if (!("serviceWorker" in navigator)) return;
-  const patience = new Promise((resolve) => setTimeout(resolve, 5000));
-  try {
-    await navigator.serviceWorker.register("sw.js");
-    if (navigator.serviceWorker.controller) return;
-    const controlled = new Promise((resolve) => navigator.serviceWorker.addEventListener("controllerchange", resolve, { once: true }));
-    await Promise.race([controlled, patience]);
-  } catch {
-    // Private windows have none: everything works, once.
-  }
-}
-
-function startWorker(threads, littleMemory = false) {
+// `instead` says why it is not the number of threads that this machine has.
+function startWorker(threads, instead = "") {
   worker?.terminate();
   worker = new Worker("worker.mjs", { type: "module" });
   worker.onmessage = ({ data }) => receive[data.type](data);
   worker.onerror = (event) => tell(`The worker can't start (${event.message || "no reason given"}): use a newer browser.`);
-  worker.postMessage({ type: "start", site, threads, littleMemory });
+  worker.postMessage({ type: "start", site, threads, instead });
 }
 
 const receive = {
@@ -89,15 +82,16 @@ const receive = {
     $("key-for").textContent = `for ${labels.at(-1)}`;
     $("key-against").textContent = `for ${labels[0]}`;
     $("engine").textContent = `Runs with ${data.threads} thread${data.threads > 1 ? "s" : ""} of WebAssembly, ready in ${(data.ms / 1000).toFixed(1)} s.`;
-    if (data.littleMemory) $("engine").textContent += " This browser gives no memory for more threads.";
+    if (data.instead) $("engine").textContent += ` ${INSTEAD[data.instead]}`;
     ask();
   },
-  failed({ what, message, littleMemory }) {
+  async kept() {
+    if (await installed) $("engine").textContent += " Kept for use without a network.";
+  },
+  failed({ what, message, instead }) {
+    if (what === "sentiment" && !instead && /due to timeout/i.test(message)) return startWorker(1, "timeout");
     // iOS can't reserve what the runtime wants for threads.
-    if (what === "sentiment" && !littleMemory && /memory|allocat|thread|SharedArrayBuffer/i.test(message)) {
-      startWorker(1, true);
-      return;
-    }
+    if (what === "sentiment" && !instead && /memory|allocat|thread|SharedArrayBuffer/i.test(message)) return startWorker(1, "memory");
     if (what === "sentiment") show("loading", false);
     if (what === "fill") $("fill-text").textContent = "";
     tell(message);

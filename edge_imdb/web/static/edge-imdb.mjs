@@ -75,11 +75,12 @@ async function collect(response, size, progress) {
 }
 
 class Model {
-  static async load({ ort, model, manifest, graph, task, progress = () => {}, options = {} }) {
+  // `read` takes what readFile takes; another one may keep what it has read.
+  static async load({ ort, model, manifest, graph, task, progress = () => {}, read = readFile, options = {} }) {
     const self = new this();
     self.ort = ort;
     const decode = (bytes) => JSON.parse(new TextDecoder().decode(bytes));
-    self.manifest = manifest ?? decode(await readFile(model, "edge.json"));
+    self.manifest = manifest ?? decode(await read(model, "edge.json"));
     if (self.manifest.format !== FORMAT || self.manifest.task !== task) {
       throw new BundleError(`${model} is not a ${task} bundle of format ${FORMAT}: export it again.`);
     }
@@ -90,13 +91,13 @@ class Model {
     for (const name of Object.values(names)) {
       if (!files[name]) throw new BundleError(`The bundle doesn't list ${name}: export it again.`);
     }
-    const read = async (name) => {
-      loaded[name] = await readFile(model, name, files[name], (bytes) => {
+    const load = async (name) => {
+      loaded[name] = await read(model, name, files[name], (bytes) => {
         done[name] = bytes;
         progress(Object.values(done).reduce((a, b) => a + b, 0));
       });
     };
-    await Promise.all(Object.values(names).map(read));
+    await Promise.all(Object.values(names).map(load));
     self.tokenizer = new Tokenizer(decode(loaded[names.tokenizer]));
     const path = names.weights.split("/").at(-1);
     self.session = await ort.InferenceSession.create(loaded[names.graph], {

@@ -1,4 +1,4 @@
-// The service worker: the page's own files at its installation, bundles when they are first fetched; then all of it offline.
+// The service worker: the page's own files at its installation, and the bundles that worker.mjs kept; so all of it offline.
 // `edge-imdb web` writes the two lines that begin with const BUILD and const SHELL.
 const BUILD = "";
 const SHELL = [];
@@ -25,17 +25,10 @@ self.addEventListener("fetch", (event) => {
 });
 
 async function answer(request, url) {
-  // A file with its sha256 in its address never changes; whoever reads it removes it from here if it is not that.
-  if (url.searchParams.has("sha256")) {
-    const cache = await caches.open(BUNDLES);
-    const kept = await cache.match(request);
-    if (kept) return isolated(kept);
-    const response = await fetch(request);
-    if (response.ok) await cache.put(request, response.clone()).catch(() => {});
-    return isolated(response);
-  }
-  const page = await caches.open(PAGE);
-  const kept = await page.match(request, { ignoreSearch: true });
+  // A file with its sha256 in its address never changes.
+  const hashed = url.searchParams.has("sha256");
+  const cache = await caches.open(hashed ? BUNDLES : PAGE);
+  const kept = await cache.match(request, { ignoreSearch: !hashed });
   if (kept) return isolated(kept);
   return isolated(await fetch(request));
 }

@@ -2,12 +2,16 @@
 
 import { FillMask, Sentiment, readFile } from "./edge-imdb.mjs";
 
+const KEPT = "edge-imdb-bundles";
+// Threads that haven't started after so many ms never will.
+const PATIENCE = 30_000;
+const keeping = [];
 const queue = { explain: null, fill: null, rows: null };
 let busy = false;
 let site;
 let ort;
 let threads;
-let littleMemory;
+let instead;
 let sentiment;
 let fillMask;
 
@@ -20,11 +24,34 @@ self.addEventListener("message", ({ data }) => {
 });
 
 function fail(error, what) {
-  if (error.file && self.caches) caches.open("edge-imdb-bundles").then(async (cache) => {
+  if (error.file && self.caches) caches.open(KEPT).then(async (cache) => {
     // What was kept is not what it should be: the next visit fetches it anew.
     for (const request of await cache.keys()) if (request.url.startsWith(new URL(error.file, location.href).href)) await cache.delete(request);
   });
-  postMessage({ type: "failed", what, message: error.message ?? String(error), littleMemory });
+  postMessage({ type: "failed", what, message: error.message ?? String(error), instead });
+}
+
+// What is as its bundle says is kept, so that the next visit needs no network.
+async function readAndKeep(base, name, entry, progress) {
+  const bytes = await readFile(base, name, entry, progress);
+  if (entry && self.caches) keeping.push(keep(new URL(`${base}/${name}?sha256=${entry.sha256}`, location.href), bytes));
+  return bytes;
+}
+
+async function keep(address, bytes) {
+  try {
+    const cache = await caches.open(KEPT);
+    if (await cache.match(address)) return true;
+    await cache.put(address, new Response(bytes));
+    // Not the versions before it.
+    for (const { url } of await cache.keys()) {
+      if (new URL(url).pathname === address.pathname && url !== address.href) await cache.delete(url);
+    }
+    return true;
+  } catch {
+    // No room, or a private window.
+    return false;
+  }
 }
 
 // For memory that threads share, and it is always of that kind, the runtime reserves 4 GiB, which iOS refuses. Both models
@@ -40,8 +67,8 @@ function reserveLess() {
 }
 
 async function start(given) {
-  ({ site, threads, littleMemory } = given);
-  if (littleMemory) reserveLess();
+  ({ site, threads, instead } = given);
+  if (instead === "memory") reserveLess();
   const begin = performance.now();
   try {
     const manifest = JSON.parse(new TextDecoder().decode(await readFile(site.bundles.sentiment, "edge.json")));
@@ -54,9 +81,10 @@ async function start(given) {
     };
     const runtime = async () => {
       ort = await import("./vendor/ort.wasm.min.mjs");
-      ort.env.wasm.wasmBinary = await readFile(".", wasm, site.files[wasm], progress("runtime"));
+      ort.env.wasm.wasmBinary = await readAndKeep(".", wasm, site.files[wasm], progress("runtime"));
       ort.env.wasm.wasmPaths = new URL("./vendor/", import.meta.url).href;
       ort.env.wasm.numThreads = threads;
+      ort.env.wasm.initTimeout = threads > 1 ? PATIENCE : 0;
     };
     const parts = runtime();
     sentiment = await Sentiment.load({
@@ -65,11 +93,13 @@ async function start(given) {
       model: site.bundles.sentiment,
       manifest,
       progress: progress("model"),
+      read: readAndKeep,
       options: { executionProviders: ["wasm"] },
     });
     await parts;
-    postMessage({ type: "ready", labels: sentiment.labels, threads, littleMemory, ms: performance.now() - begin });
+    postMessage({ type: "ready", labels: sentiment.labels, threads, instead, ms: performance.now() - begin });
     pump();
+    if (keeping.length && (await Promise.all(keeping)).every(Boolean)) postMessage({ type: "kept" });
   } catch (error) {
     fail(error, "sentiment");
   }
@@ -122,6 +152,7 @@ async function fill({ id, text, joint }) {
         model: site.bundles["fill-mask"],
         manifest,
         progress: (bytes) => postMessage({ type: "progress", what: "fill-mask", bytes, total }),
+        read: readAndKeep,
         options: { executionProviders: ["wasm"] },
       });
       // Typed on meanwhile: the newer text counts.
