@@ -1,10 +1,10 @@
 """What each part of the embedded models gives.
 
-    python benchmarks/parts.py --run runs/sentiment --previous OLD_BUNDLE
+    python benchmarks/parts.py --run runs/sentiment --previous "oldest=OLDEST_BUNDLE" --previous "older=OLD_BUNDLE"
     python benchmarks/parts.py --task fill-mask --run runs/fill-mask --previous OLD_BUNDLE
 
 Sentiment: the validation texts of a run, of each of its data sets apart, and the embedded bundle that came of it, with
-and without token dropping and early exit, beside an older bundle. Nothing here reads a test split. The times are of
+and without token dropping and early exit, beside older bundles. Nothing here reads a test split. The times are of
 reviews of the run's first data set, one at a time; the contenders take turns at each review, so that drift affects all
 of them.
 
@@ -48,14 +48,14 @@ def as_it_is(model: Sentiment) -> Sentiment:
     return model
 
 
-# Name: whether it is the older bundle, whether it is opened with exact, and what is turned off.
-CONTENDERS: dict[str, tuple[bool, bool, Callable[[Sentiment], Sentiment]]] = {
-    "previous bundle, --exact": (True, True, as_it_is),
-    "previous bundle": (True, False, as_it_is),
-    "--exact": (False, True, as_it_is),
-    "early exit alone": (False, False, without_dropping),
-    "token dropping alone": (False, False, without_early_exit),
-    "as it runs": (False, False, as_it_is),
+# What is put behind an older bundle's name, or the name: whether it is opened with exact, and what is turned off.
+Change = Callable[[Sentiment], Sentiment]
+OF_OLDER: dict[str, tuple[bool, Change]] = {", --exact": (True, as_it_is), "": (False, as_it_is)}
+OF_EMBEDDED: dict[str, tuple[bool, Change]] = {
+    "--exact": (True, as_it_is),
+    "early exit alone": (False, without_dropping),
+    "token dropping alone": (False, without_early_exit),
+    "as it runs": (False, as_it_is),
 }
 # These repeat others if the embedded bundle has no early exit.
 WITH_EARLY_EXIT = ("early exit alone", "token dropping alone")
@@ -65,7 +65,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=("sentiment", "fill-mask"), default="sentiment", help="which model")
     parser.add_argument("--run", type=Path, required=True, help="the finished run of the embedded bundle")
-    parser.add_argument("--previous", type=Path, required=True, help="an older bundle of the task")
+    parser.add_argument(
+        "--previous",
+        type=named,
+        action="append",
+        required=True,
+        metavar="[NAME=]FOLDER",
+        help="an older bundle of the task; several for sentiment, the oldest first",
+    )
     parser.add_argument("--reviews", type=int, default=300, help="sentiment: reviews to time")
     parser.add_argument("--threads", default="1,2", help="sentiment: threads to time, separated by commas")
     parser.add_argument("--json", type=Path, help="write every figure to this file")
@@ -75,11 +82,16 @@ def main() -> None:
         report = of_sentiment(options, hyperparameters)
         lines = table(report)
     else:
-        report = of_fill_mask(options.previous, hyperparameters)
+        report = of_fill_mask(dict(options.previous), hyperparameters)
         lines = fill_mask_table(report)
     print("\n".join(lines))
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def named(given: str) -> tuple[str, Path]:
+    name, equals, folder = given.partition("=")
+    return (name, Path(folder)) if equals else ("previous bundle", Path(given))
 
 
 def of_sentiment(options: argparse.Namespace, hyperparameters: dict[str, Any]) -> dict[str, Any]:
@@ -87,17 +99,18 @@ def of_sentiment(options: argparse.Namespace, hyperparameters: dict[str, Any]) -
     groups = [str(public_name(corpus.sources[origin])) for origin in corpus.origins]
     first = [text for text, group in zip(corpus.validation.texts, groups, strict=True) if group == groups[0]]
     texts = [first[i] for i in sample(first, options.reviews, seed=0)]
+    found = contenders(dict(options.previous))
     return {
         "machine": describe(),
         "reviews_timed": len(texts),
-        "quality": quality(options.previous, corpus.validation, groups),
-        "mean_ms": {threads: times(options.previous, texts, int(threads)) for threads in options.threads.split(",")},
+        "quality": quality(found, corpus.validation, groups),
+        "mean_ms": {threads: times(found, texts, int(threads)) for threads in options.threads.split(",")},
     }
 
 
-def of_fill_mask(previous: Path, hyperparameters: dict[str, Any]) -> dict[str, Any]:
+def of_fill_mask(previous: dict[str, Path], hyperparameters: dict[str, Any]) -> dict[str, Any]:
     texts = load_texts(hyperparameters).validation
-    bundles = {"previous bundle": previous, "embedded": EMBEDDED / "fill-mask"}
+    bundles = {**previous, "embedded": EMBEDDED / "fill-mask"}
     found: dict[str, dict[str, Any]] = {}
     for name, folder in bundles.items():
         model = FillMask(folder, threads=2)
@@ -108,29 +121,36 @@ def of_fill_mask(previous: Path, hyperparameters: dict[str, Any]) -> dict[str, A
     return {"machine": describe(), "quality": found}
 
 
-def contenders() -> list[str]:
-    """The names of those that differ from each other."""
-    exits = open_bundle(EMBEDDED / "sentiment", "sentiment").early_exit is not None
-    return [name for name in CONTENDERS if exits or name not in WITH_EARLY_EXIT]
+# Opens a bundle with a number of threads.
+Opens = Callable[[int], Sentiment]
 
 
-def opened(name: str, previous: Path, threads: int) -> Sentiment:
-    older, exact, change = CONTENDERS[name]
-    return change(Sentiment(previous if older else EMBEDDED / "sentiment", exact=exact, threads=threads))
+def contenders(previous: dict[str, Path]) -> dict[str, Opens]:
+    """Those that differ from each other, by their names."""
+
+    def of(folder: Path, exact: bool, change: Change) -> Opens:
+        return lambda threads: change(Sentiment(folder, exact=exact, threads=threads))
+
+    embedded = EMBEDDED / "sentiment"
+    exits = open_bundle(embedded, "sentiment").early_exit is not None
+    return {
+        **{name + kind: of(folder, *how) for name, folder in previous.items() for kind, how in OF_OLDER.items()},
+        **{name: of(embedded, *how) for name, how in OF_EMBEDDED.items() if exits or name not in WITH_EARLY_EXIT},
+    }
 
 
-def quality(previous: Path, reviews: Reviews, groups: list[str]) -> dict[str, Any]:
+def quality(found: dict[str, Opens], reviews: Reviews, groups: list[str]) -> dict[str, Any]:
     """The figures of each contender for each data set."""
-    found = {}
-    for name in contenders():
-        figures = evaluate_sentiment(opened(name, previous, 1), reviews, workers=2, groups=groups)
-        found[name] = figures.get("groups") or {groups[0]: figures}
-    return found
+    measured = {}
+    for name, opened in found.items():
+        figures = evaluate_sentiment(opened(1), reviews, workers=2, groups=groups)
+        measured[name] = figures.get("groups") or {groups[0]: figures}
+    return measured
 
 
-def times(previous: Path, texts: list[str], threads: int) -> dict[str, float]:
+def times(found: dict[str, Opens], texts: list[str], threads: int) -> dict[str, float]:
     """Mean milliseconds per review of each contender."""
-    models = {name: opened(name, previous, threads) for name in contenders()}
+    models = {name: opened(threads) for name, opened in found.items()}
     measured: dict[str, list[float]] = {name: [] for name in models}
     names = list(models)
     for model in models.values():
