@@ -739,6 +739,9 @@ def test_firefox_gives_the_same_labels_words_and_fillings(address: str) -> None:
     ]
     assert given["words"][:3] == expected_words
     assert "threads of WebAssembly" in given["engine"] or "1 thread" in given["engine"]
+    # The second visit takes the weights from what the first one kept.
+    hashed = [[url for url in given[visit] if "?sha256=" in url] for visit in ("first", "second")]
+    assert len(hashed[0]) == 7 and hashed[1] == []
 
 
 def test_a_file_that_is_not_utf8_is_refused_in_a_sentence(browser: Any, address: str, tmp_path: Path) -> None:

@@ -33,10 +33,10 @@ export function softmax(logits, temperature = 1) {
 }
 
 /**
- * The bytes of a file, from the network in a browser and from the disk in Node. `progress` gets how many have come.
- * Throws a BundleError if it differs from `entry`, its bytes and sha256.
+ * The bytes of a file, from the network in a browser and from the disk in Node. `progress` gets how many have come, and
+ * `get` is called in place of fetch. Throws a BundleError if it differs from `entry`, its bytes and sha256.
  */
-export async function readFile(base, name, entry, progress = () => {}) {
+export async function readFile(base, name, entry, progress = () => {}, get = fetch) {
   const place = `${String(base).replace(/\/$/, "")}/${name}`;
   let bytes;
   if (typeof process === "object" && process.versions?.node && !/^https?:/.test(place)) {
@@ -44,7 +44,7 @@ export async function readFile(base, name, entry, progress = () => {}) {
     bytes = new Uint8Array(await read(place.startsWith("file:") ? new URL(place) : place));
     progress(bytes.length);
   } else {
-    const response = await fetch(entry ? `${place}?sha256=${entry.sha256}` : place, entry ? {} : { cache: "no-cache" });
+    const response = await get(entry ? `${place}?sha256=${entry.sha256}` : place, entry ? {} : { cache: "no-cache" });
     if (!response.ok) throw new BundleError(`${name} can't be had (HTTP ${response.status}): build the site again.`, place);
     bytes = await collect(response, entry?.bytes, progress);
   }

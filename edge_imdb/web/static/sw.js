@@ -1,9 +1,8 @@
-// The service worker: the page's own files at its installation, and the bundles that worker.mjs kept; so all of it offline.
+// The service worker: keeps the page's own files at its installation; worker.mjs keeps the bundles. So all of it works offline.
 // `edge-imdb web` writes the two lines that begin with const BUILD and const SHELL.
 const BUILD = "";
 const SHELL = [];
 const PAGE = `edge-imdb-page-${BUILD}`;
-const BUNDLES = "edge-imdb-bundles";
 
 self.addEventListener("install", (event) => {
   const fresh = SHELL.map((path) => new Request(path, { cache: "reload" }));
@@ -20,15 +19,13 @@ self.addEventListener("activate", (event) => {
 
 self.addEventListener("fetch", (event) => {
   const url = new URL(event.request.url);
-  if (event.request.method !== "GET" || url.origin !== self.location.origin) return;
-  event.respondWith(answer(event.request, url));
+  if (event.request.method !== "GET" || url.origin !== self.location.origin || url.searchParams.has("sha256")) return;
+  event.respondWith(answer(event.request));
 });
 
-async function answer(request, url) {
-  // A file with its sha256 in its address never changes.
-  const hashed = url.searchParams.has("sha256");
-  const cache = await caches.open(hashed ? BUNDLES : PAGE);
-  const kept = await cache.match(request, { ignoreSearch: !hashed });
+async function answer(request) {
+  const page = await caches.open(PAGE);
+  const kept = await page.match(request, { ignoreSearch: true });
   if (kept) return isolated(kept);
   return isolated(await fetch(request));
 }

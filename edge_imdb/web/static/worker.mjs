@@ -31,11 +31,19 @@ function fail(error, what) {
   postMessage({ type: "failed", what, message: error.message ?? String(error), instead });
 }
 
-// What is as its bundle says is kept, so that the next visit needs no network.
+// A file with its sha256 in its address never changes. What is as its bundle says is kept for the next visit, which then
+// needs no network.
 async function readAndKeep(base, name, entry, progress) {
-  const bytes = await readFile(base, name, entry, progress);
-  if (entry && self.caches) keeping.push(keep(new URL(`${base}/${name}?sha256=${entry.sha256}`, location.href), bytes));
+  const bytes = await readFile(base, name, entry, progress, entry && self.caches ? keptOrFetched : fetch);
+  if (entry && self.caches) keeping.push(keep(`${base}/${name}?sha256=${entry.sha256}`, bytes));
   return bytes;
+}
+
+async function keptOrFetched(address, options) {
+  // A private window may have no cache.
+  const kept = await caches.open(KEPT).then((cache) => cache.match(address)).catch(() => undefined);
+  // Read whole, because Firefox may never end the stream of a kept file in a worker (huggingface/transformers.js#373).
+  return kept ? new Response(await kept.arrayBuffer()) : fetch(address, options);
 }
 
 async function keep(address, bytes) {
@@ -44,12 +52,13 @@ async function keep(address, bytes) {
     if (await cache.match(address)) return true;
     await cache.put(address, new Response(bytes));
     // Not the versions before it.
+    const { href, pathname } = new URL(address, location.href);
     for (const { url } of await cache.keys()) {
-      if (new URL(url).pathname === address.pathname && url !== address.href) await cache.delete(url);
+      if (new URL(url).pathname === pathname && url !== href) await cache.delete(url);
     }
     return true;
   } catch {
-    // No room, or a private window.
+    // No room.
     return false;
   }
 }
