@@ -59,7 +59,7 @@ def test_a_run_that_has_learnt_nothing_ends_with_a_warning(
 def test_the_checkpoint_with_the_least_log_loss_is_kept(tiny_run: Path) -> None:
     """Not the most accurate: on a small validation set many tie, and the first of them may have learnt nothing."""
     log = [json.loads(line) for line in (tiny_run / "log.jsonl").read_text().splitlines()]
-    losses = {record["step"]: record["eval_log_loss"] for record in log if "eval_log_loss" in record}
+    losses = {record["step"]: record["eval_calibrated_log_loss"] for record in log if "eval_accuracy" in record}
     metrics = json.loads((tiny_run / "metrics.json").read_text())
     assert len(losses) > 1 and metrics["best_step"] == min(losses, key=lambda step: losses[step])
 
