@@ -527,6 +527,45 @@ def test_after_one_visit_the_page_works_with_its_server_dead(browser: Any, page:
     context.close()
 
 
+def test_a_new_version_of_a_file_takes_the_place_of_the_old_one(browser: Any, tmp_path: Path) -> None:
+    from conftest import renew_hashes
+
+    newer = Path(shutil.copytree(EMBEDDED / "sentiment", tmp_path / "newer"))
+    with (newer / TOKENIZER).open("a") as file:
+        file.write("\n")
+    renew_hashes(newer)
+    sites = [make_site({"sentiment": bundle}) for bundle in (EMBEDDED / "sentiment", newer)]
+    context = browser.new_context()
+    tab = context.new_page()
+    tab.set_default_timeout(60_000)
+    files = dict(sites[0].files)
+    kept = []
+    with serving(Site(files)) as address:
+        for site in sites:
+            files.update(site.files)
+            # A second visit begins with what was kept, and the browser asks for a newer page meanwhile.
+            tab.goto(address)
+            build = re.search(r'const BUILD = "(\w+)"', site.read("sw.js").decode())
+            assert build is not None
+            tab.evaluate(
+                """async (build) => {
+                  const pages = async () => (await caches.keys()).filter((name) => name.includes("page"));
+                  for (const end = performance.now() + 60_000; performance.now() < end;) {
+                    if (String(await pages()) === `edge-imdb-page-${build}`) return;
+                    await new Promise((resolve) => setTimeout(resolve, 50));
+                  }
+                  throw new Error(`after a minute there is ${await pages()}`); }""",
+                build[1],
+            )
+            tab.reload()
+            tab.locator("#engine").get_by_text("Kept for use without a network.").wait_for()
+            listed = "caches.open('edge-imdb-bundles').then(c => c.keys()).then(all => all.map(each => each.url))"
+            kept.append([url for url in tab.evaluate(listed) if TOKENIZER in url])
+    assert [len(urls) for urls in kept] == [1, 1] and kept[0] != kept[1]
+    assert kept[1][0].endswith(f"?sha256={sha256((newer / TOKENIZER).read_bytes()).hexdigest()}")
+    context.close()
+
+
 @pytest.mark.parametrize(
     ("alter", "message"),
     [
