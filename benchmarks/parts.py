@@ -48,8 +48,10 @@ def as_it_is(model: Sentiment) -> Sentiment:
     return model
 
 
-# What is put behind an older bundle's name, or the name: whether it is opened with exact, and what is turned off.
 Change = Callable[[Sentiment], Sentiment]
+# Opens a bundle with a number of threads.
+Opens = Callable[[int], Sentiment]
+# What is put behind an older bundle's name, or the name: whether it is opened with exact, and what is turned off.
 OF_OLDER: dict[str, tuple[bool, Change]] = {", --exact": (True, as_it_is), "": (False, as_it_is)}
 OF_EMBEDDED: dict[str, tuple[bool, Change]] = {
     "--exact": (True, as_it_is),
@@ -71,18 +73,21 @@ def main() -> None:
         action="append",
         required=True,
         metavar="[NAME=]FOLDER",
-        help="an older bundle of the task; several for sentiment, the oldest first",
+        help="an older bundle of the task; several, the oldest first, need names",
     )
     parser.add_argument("--reviews", type=int, default=300, help="sentiment: reviews to time")
     parser.add_argument("--threads", default="1,2", help="sentiment: threads to time, separated by commas")
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     options = parser.parse_args()
+    previous = dict(options.previous)
+    if len(previous) < len(options.previous):
+        parser.error("two --previous have the same name: give NAME=FOLDER for each")
     hyperparameters = json.loads((options.run / RECORD).read_text(encoding="utf-8"))["hyperparameters"]
     if options.task == "sentiment":
-        report = of_sentiment(options, hyperparameters)
+        report = of_sentiment(options, contenders(previous), hyperparameters)
         lines = table(report)
     else:
-        report = of_fill_mask(dict(options.previous), hyperparameters)
+        report = of_fill_mask(previous, hyperparameters)
         lines = fill_mask_table(report)
     print("\n".join(lines))
     if options.json:
@@ -94,12 +99,13 @@ def named(given: str) -> tuple[str, Path]:
     return (name, Path(folder)) if equals else ("previous bundle", Path(given))
 
 
-def of_sentiment(options: argparse.Namespace, hyperparameters: dict[str, Any]) -> dict[str, Any]:
+def of_sentiment(
+    options: argparse.Namespace, found: dict[str, Opens], hyperparameters: dict[str, Any]
+) -> dict[str, Any]:
     corpus = load_corpus(hyperparameters)
     groups = [str(public_name(corpus.sources[origin])) for origin in corpus.origins]
     first = [text for text, group in zip(corpus.validation.texts, groups, strict=True) if group == groups[0]]
     texts = [first[i] for i in sample(first, options.reviews, seed=0)]
-    found = contenders(dict(options.previous))
     return {
         "machine": describe(),
         "reviews_timed": len(texts),
@@ -119,10 +125,6 @@ def of_fill_mask(previous: dict[str, Path], hyperparameters: dict[str, Any]) -> 
             for kind, starts in (("anywhere", False), ("at a sentence", True))
         }
     return {"machine": describe(), "quality": found}
-
-
-# Opens a bundle with a number of threads.
-Opens = Callable[[int], Sentiment]
 
 
 def contenders(previous: dict[str, Path]) -> dict[str, Opens]:

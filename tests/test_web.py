@@ -617,7 +617,7 @@ def test_without_memory_for_threads_it_goes_on_with_one_and_says_so(browser: Any
         assert tab.locator("#label").inner_text() == "Neg"
 
 
-def test_if_threads_don_t_start_it_goes_on_with_one_and_says_so(browser: Any, page: Site) -> None:
+def test_if_threads_dont_start_it_goes_on_with_one_and_says_so(browser: Any, page: Site) -> None:
     # Threads are workers of their own, which have a name; these never answer.
     silent = b"""
       const { Worker } = self;

@@ -296,7 +296,7 @@ def _training_arguments(options: SentimentOptions, partial: Path, steps_per_epoc
 
 
 def _compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    logits, labels = np.asarray(prediction.predictions, dtype=np.float64), np.asarray(prediction.label_ids)
+    logits, labels = _logits(prediction), np.asarray(prediction.label_ids)
     calibrated = softmax(logits, fit_temperature(logits, labels))
     return {
         "accuracy": accuracy(calibrated, labels),

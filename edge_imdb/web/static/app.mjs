@@ -89,9 +89,11 @@ const receive = {
     if (await installed) $("engine").textContent += " Kept for use without a network.";
   },
   failed({ what, message, instead }) {
-    if (what === "sentiment" && !instead && /due to timeout/i.test(message)) return startWorker(1, "timeout");
-    // iOS can't reserve what the runtime wants for threads.
-    if (what === "sentiment" && !instead && /memory|allocat|thread|SharedArrayBuffer/i.test(message)) return startWorker(1, "memory");
+    if (what === "sentiment" && !instead) {
+      if (/due to timeout/i.test(message)) return startWorker(1, "timeout");
+      // iOS can't reserve what the runtime wants for threads.
+      if (/memory|allocat|thread|SharedArrayBuffer/i.test(message)) return startWorker(1, "memory");
+    }
     if (what === "sentiment") show("loading", false);
     if (what === "fill") $("fill-text").textContent = "";
     tell(message);
