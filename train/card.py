@@ -122,6 +122,11 @@ def _data(metrics: dict[str, Any]) -> str:
     if "train_by_source" in data:
         counts = ", ".join(f"{rows} of {name}" for name, rows in data["train_by_source"].items())
         lines.append(f"An epoch reads {counts}.")
+    if data.get("scored"):
+        lines.append(
+            f"It also reads {data['scored']} texts that other models labelled, and learns the mean of their scores "
+            "(`--scored`)."
+        )
     if options.get("spans"):
         lines.append(f"It also reads a random span, of up to {options['spans']} tokens, of each longer review.")
     lines.append("Texts are cleaned of markup and entities.")

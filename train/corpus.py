@@ -47,9 +47,9 @@ def load_corpus(options: Mapping[str, Any]) -> Corpus:
     """
     sources = sources_of(options["data"])
     weights = _weights(options.get("weights"), sources)
-    columns = _columns(options["text_column"], sources)
+    columns = text_columns(options["text_column"], sources)
     limit, seed = options["limit"], options["seed"]
-    unwanted = _left_out(options.get("leave_out"), columns[0])
+    unwanted = unwanted_texts(options.get("leave_out"), columns[0])
     names: list[str] | None = None
     test: Reviews | None = None
     parts: list[tuple[Reviews, Reviews]] = []
@@ -137,7 +137,7 @@ def _weights(given: str | None, sources: list[str]) -> list[float]:
     return weights
 
 
-def _columns(given: str | Sequence[str], sources: list[str]) -> list[str]:
+def text_columns(given: str | Sequence[str], sources: list[str]) -> list[str]:
     """The column with the texts of each of ``sources``. Raises UsageError."""
     columns = sources_of(given)
     if len(columns) == 1:
@@ -170,7 +170,7 @@ def load_texts(options: Mapping[str, Any]) -> Texts:
     """
     test_data, limit, seed = (options[name] for name in ("test_data", "limit", "seed"))
     sources = sources_of(options["data"])
-    columns = _columns(options["text_column"], sources)
+    columns = text_columns(options["text_column"], sources)
     data, column = sources[0], columns[0]
     single = is_table(Path(data))
     delimiter = options.get("delimiter")
@@ -208,7 +208,7 @@ def load_texts(options: Mapping[str, Any]) -> Texts:
     train, held = hold_out(texts, [0] * len(texts), _held_share(len(texts), options["validation"]), seed)
     validation = [texts[i] for i in held]
     # Left out of training only, so that validation stays the same set.
-    unwanted = _left_out(options.get("leave_out"), column)
+    unwanted = unwanted_texts(options.get("leave_out"), column)
     mine = [text for text in (texts[i] for i in train) if clean(text) not in unwanted]
     extra = [text for text in unsupervised if clean(text) not in unwanted]
     left_out = len(train) - len(mine) + len(unsupervised) - len(extra)
@@ -241,7 +241,7 @@ def _held_share(rows: int, share: float) -> float:
     return max(share, min(0.2, ENOUGH / rows))
 
 
-def _left_out(path: str | None, column: str) -> set[str]:
+def unwanted_texts(path: str | None, column: str) -> set[str]:
     """The cleaned texts of the file ``path``, which must not be trained on; none if ``path`` is None."""
     if path is None:
         return set()

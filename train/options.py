@@ -115,6 +115,11 @@ class SentimentOptions(Options):
     label_column: str = option(
         "label", "Column that holds the labels: words or whole numbers, two or more different ones."
     )
+    scored: str | tuple[str, ...] | None = option(
+        None,
+        "Output of edge-imdb score, file or folder, to train on too: each of its texts with the score that the model "
+        "gave it. Give several for the mean of their scores.",
+    )
     max_length: int = option(512, "Longest review in tokens; a longer one keeps only its head and its tail.")
     head_ratio: float = option(0.25, "Share of the kept tokens that comes from the head.")
     truncated_copies: int = option(

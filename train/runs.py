@@ -255,7 +255,7 @@ def _is_hub_id(value: str) -> bool:
 
 def public(values: dict[str, Any]) -> dict[str, Any]:
     """Hyperparameters for others to read. Of a local path only the last part is kept, so that no folder is revealed."""
-    local = ("base", "data", "test_data", "leave_out")
+    local = ("base", "data", "test_data", "leave_out", "scored")
     return {name: public_name(value) if name in local else value for name, value in values.items()}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from datasets import Dataset
 from transformers import (
     DataCollatorWithPadding,
@@ -24,16 +25,17 @@ from transformers import (
 from ..edge_graph.schedule import Schedule
 from ..evaluate.datasets import Reviews
 from ..metrics import accuracy, classification_metrics, fit_temperature, log_loss, softmax
-from ..text import ReviewEncoder, Truncation
+from ..text import ReviewEncoder, Truncation, clean
 from .base import layers_of, load_classifier, load_tokenizer
 from .batches import GroupedByLength
-from .corpus import ENOUGH, Corpus, about_splits, load_corpus
+from .corpus import ENOUGH, Corpus, about_splits, load_corpus, text_columns, unwanted_texts
 from .dropping import TokenDroppingClassifier
 from .energy import EnergyMeter
-from .options import SentimentOptions, hyperparameters
+from .options import SentimentOptions, hyperparameters, sources_of
 from .progress import ProgressBar, RunLog, read_log
 from .runs import Run, computes_bf16, described, has_accelerator, open_run, public_name, setting
-from .splits import fingerprint
+from .scored import Scored, load_scored
+from .splits import fingerprint, sample
 
 TASK = "sentiment"
 # A validation log loss over this share of that of a guess means that the run has learnt next to nothing.
@@ -67,8 +69,14 @@ def _train(options: SentimentOptions, run: Run) -> None:
     encoder = ReviewEncoder(tokenizer.backend_tokenizer, truncation)
     with state.main_process_first():
         data = load_corpus(hyperparameters(options))
+        scored = _scored(options, data)
     for line in _facts(data):
         run.say(line)
+    if scored is not None:
+        run.say(
+            f"scored: {len(scored.texts)} texts ({scored.skipped} rows without a label, {scored.withheld} texts that "
+            "are in validation, test or --leave-out)"
+        )
     model = load_classifier(
         options.base,
         data.train.names,
@@ -80,6 +88,8 @@ def _train(options: SentimentOptions, run: Run) -> None:
     if schedule is not None:
         model = TokenDroppingClassifier.of(model, schedule)
     train_set = encode_reviews(data.train, encoder, short, options.spans, options.seed)
+    if scored is not None:
+        train_set = _with_scored(train_set, len(data.train.names), scored, encoder)
     # In order of length, so that a batch has almost no padding.
     validation_set = encode_reviews(data.validation, encoder).add_column("origin", data.origins).sort("length")
     steps_per_epoch = math.ceil(
@@ -98,6 +108,9 @@ def _train(options: SentimentOptions, run: Run) -> None:
         compute_metrics=_compute_metrics,
         callbacks=[ProgressBar(), RunLog(run.log), *([meter] if meter else [])],
     )
+    if scored is not None:
+        # Else versions of transformers whose model does would count the labels, and here each row has several.
+        trainer.model_accepts_loss_kwargs = False
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     device = described(arguments.device, state.num_processes, arguments.bf16)
@@ -143,6 +156,7 @@ def _train(options: SentimentOptions, run: Run) -> None:
                 "test": len(data.test.texts) if data.test else 0,
                 "dropped_also_in_test": data.dropped,
                 "left_out": data.left_out,
+                **({"scored": len(scored.texts)} if scored else {}),
                 **({"train_by_source": _by_name(data, data.train_rows)} if len(data.sources) > 1 else {}),
                 "validation_fingerprint": fingerprint(data.validation.texts),
             },
@@ -164,6 +178,34 @@ def _train(options: SentimentOptions, run: Run) -> None:
             log,
             "accuracy",
         )
+
+
+def _scored(options: SentimentOptions, data: Corpus) -> Scored | None:
+    """The texts of ``options.scored`` that may be trained on. Raises InputError or DataError."""
+    if options.scored is None:
+        return None
+    paths, column = sources_of(options.scored), text_columns(options.text_column, sources_of(options.data))[0]
+    held = data.validation.texts + (data.test.texts if data.test else [])
+    withheld = {clean(text) for text in held} | unwanted_texts(options.leave_out, column)
+    scored = load_scored(paths, data.train.names, column, withheld)
+    if options.limit is not None:
+        kept = sample(scored.texts, options.limit, options.seed)
+        scored.texts, scored.probabilities = [scored.texts[i] for i in kept], scored.probabilities[kept]
+    return scored
+
+
+def _with_scored(train_set: Dataset, labels: int, scored: Scored, encoder: ReviewEncoder) -> Dataset:
+    """``train_set`` and the scored texts. Each row's label is then the probability of each label, ``(labels,)``.
+
+    No parts of a scored text are added: the score is that of the whole.
+    """
+    ids = [encoder.encode(text) for text in scored.texts]
+    columns = {
+        "input_ids": train_set["input_ids"][:] + ids,
+        "labels": np.concatenate([np.eye(labels)[train_set["labels"][:]], scored.probabilities]),
+        "length": [*train_set["length"], *map(len, ids)],
+    }
+    return Dataset.from_dict(columns)
 
 
 def _warnings(found: float, labels: Any) -> list[str]:
@@ -195,7 +237,16 @@ def _until(checkpoint: Path, log: list[dict[str, float]]) -> list[dict[str, floa
 
 
 class _Trainer(Trainer):
-    """The Trainer, with batches of similar length in random order."""
+    """The Trainer, with batches of similar length in random order, and labels that may be probabilities."""
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **more: Any) -> Any:
+        """The loss of a batch; where its labels are probabilities, ``(batch, labels)``, their cross-entropy."""
+        labels = inputs.get("labels")
+        if labels is None or not labels.is_floating_point():
+            return super().compute_loss(model, inputs, return_outputs, **more)
+        output = model(**{name: value for name, value in inputs.items() if name != "labels"})
+        loss = F.cross_entropy(output.logits.float(), labels, label_smoothing=self.args.label_smoothing_factor)
+        return (loss, output) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> GroupedByLength:
         # Not from the argument, which no longer has the columns that the model doesn't take.

@@ -198,8 +198,8 @@ def dataclass_options(fields: Iterable[dataclasses.Field[Any]], hints: dict[str,
                 option = click.option(
                     flag,
                     multiple=True,
-                    default=(field.default,),
-                    show_default=True,
+                    default=() if field.default is None else (field.default,),
+                    show_default=field.default is not None,
                     callback=_one_or_several,
                     help=text,
                 )
@@ -218,8 +218,8 @@ def dataclass_options(fields: Iterable[dataclasses.Field[Any]], hints: dict[str,
 
 
 def _one_or_several(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> Any:
-    """What an option that may be given several times gave: a str where it was given once."""
-    return values[0] if len(values) == 1 else values
+    """What an option that may be given several times gave: a str where it was given once, None where it was not."""
+    return values[0] if len(values) == 1 else values or None
 
 
 def say(line: str) -> None:

@@ -141,7 +141,7 @@ def load_split(data: str, split: str) -> Any:
         ) from None
 
 
-def _known_as(word: str, names: Sequence[str] | None) -> str:
+def known_as(word: str, names: Sequence[str] | None) -> str:
     """The label among ``names`` that a data set calls ``word``: itself, or the one that begins it, as neg negative."""
     found = [name for name in names or () if word.startswith(name) or name.startswith(word)]
     return found[0] if len(found) == 1 and word not in (names or ()) else word
@@ -158,7 +158,7 @@ def _with_indices(
     if own is not None:
         if min(raw) < 0:
             raise SplitError(f"{source} has no labels (label {min(raw)}): use a labelled split, such as train or test.")
-        words = [_known_as(own[label], names) for label in raw]
+        words = [known_as(own[label], names) for label in raw]
     else:
         words = [str(label) for label in raw]
         if names is not None and all(isinstance(label, int) for label in raw) and not set(words) <= set(names):
