@@ -144,6 +144,24 @@ def test_parts_measures_fill_mask_on_chunks_that_begin_anywhere_and_at_a_sentenc
     assert f"| previous bundle | {anywhere['perplexity']:.2f} (" in result.stdout
 
 
+def test_teachers_label_texts_for_scored_and_are_measured_on_validation(tiny_bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    from edge_imdb.train.scored import load_scored
+
+    data, more = write_csv(tmp_path / "r.csv", make_reviews(480)), make_reviews(80, 5)
+    unlabelled = write_csv(tmp_path / "u.csv", more)
+    arguments = ["--data", data, "--unlabelled", unlabelled, "--bundle", tiny_bundle, "--output", "linear.parquet"]
+    result = run_benchmark("teachers.py", *arguments, "--json", "t.json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    quality = json.loads((tmp_path / "t.json").read_text())["quality"]
+    assert list(quality) == ["linear", "bundle", "mean"] and min(q["accuracy"] for q in quality.values()) > 0.9
+    assert f"| mean of both | {100 * quality['mean']['accuracy']:.2f} %" in result.stdout
+    scored = load_scored([str(tmp_path / "linear.parquet")], ["neg", "pos"], "text", set())
+    assert scored.texts == [text for text, _ in more]
+    right = scored.probabilities.argmax(1) == [label == "pos" for _, label in more]
+    assert right.mean() > 0.9
+
+
 def test_cold_start_times_whole_processes(tmp_path: Path) -> None:
     result = run_benchmark("cold_start.py", "--rounds", 1, "--dim", 48, "--json", "c.json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
