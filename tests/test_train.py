@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import LAUNCH, SHARED, as_arguments, make_reviews, run_command, tiny_options, write_csv
 
@@ -94,6 +95,32 @@ def test_a_classifier_of_the_same_labels_keeps_its_head(tiny_run: Path, names: l
     before = load_file(tiny_run / "model.safetensors")
     assert all((state[name] == value).all() for name, value in before.items() if name.startswith("distilbert."))
     assert bool((state["classifier.weight"] == before["classifier.weight"]).all()) is kept
+
+
+def test_interpolation_keeps_a_share_of_what_was_trained(
+    tiny_run: Path, reviews_csv: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    before = load_file(tiny_run / "model.safetensors")
+    found = {}
+    for share in (1.0, 0.25):
+        run = train(tiny_run, reviews_csv, tmp_path / str(share), interpolation=share, epochs=1.0)
+        found[share] = load_file(run / "model.safetensors")
+        assert json.loads((run / "metrics.json").read_text())["validation"]["accuracy"] > 0.9
+    moved = [(found[1.0][name] - value, found[0.25][name] - value) for name, value in before.items()]
+    assert max(float(whole.abs().max()) for whole, _ in moved) > 1e-3
+    assert all(np.allclose(0.25 * whole, part, atol=1e-6) for whole, part in moved)
+
+
+def test_interpolation_needs_a_classifier_to_go_back_to(
+    tiny_bert: Path, reviews_csv: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="--interpolation needs a --base that is a classifier of neg, pos, and"):
+        train(tiny_bert, reviews_csv, tmp_path, interpolation=0.5)
+    assert not list(tmp_path.rglob("*.partial"))
+    with pytest.raises(UsageError, match="--interpolation is 0: it must be over 0 and at most 1"):
+        train(tiny_bert, reviews_csv, tmp_path, interpolation=0)
 
 
 def test_a_conversion_that_changes_the_output_is_refused(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,8 +110,7 @@ def load_classifier(
     """
     found = _load_config(base, max_length, "--max-length")
     config = distilbert_config(found, base) if found.model_type == "bert" else found
-    same_labels = [found.id2label[i] for i in sorted(found.id2label)] == names
-    keeps_head = same_labels and "DistilBertForSequenceClassification" in (found.architectures or [])
+    keeps_head = _classifies(found, names)
     config.id2label = dict(enumerate(names))
     config.label2id = {name: i for i, name in enumerate(names)}
     config.problem_type = "single_label_classification"
@@ -127,6 +126,28 @@ def load_classifier(
         encoder = _load_model(DistilBertModel.from_pretrained, base)
     model.distilbert.load_state_dict({name: value.float() for name, value in encoder.state_dict().items()})
     return model
+
+
+def classifies(base: str, names: list[str], max_length: int) -> bool:
+    """Whether ``base`` is a DistilBERT classifier with just the labels ``names``. Raises like ``load_classifier``."""
+    return _classifies(_load_config(base, max_length, "--max-length"), names)
+
+
+def _classifies(config: Any, names: list[str]) -> bool:
+    same_labels = [config.id2label[i] for i in sorted(config.id2label)] == names
+    return same_labels and "DistilBertForSequenceClassification" in (config.architectures or [])
+
+
+@torch.no_grad()
+def interpolate(model: torch.nn.Module, before: dict[str, torch.Tensor], share: float) -> None:
+    """Move the weights of ``model`` towards ``before``, its state before a training, so that ``share`` of it is left.
+
+    Source: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", section 3.
+    """
+    own = model.state_dict()
+    for name, value in before.items():
+        if value.is_floating_point():
+            own[name].copy_(torch.lerp(value.to(own[name].device), own[name], share))
 
 
 def load_masked_lm(

@@ -139,12 +139,19 @@ class SentimentOptions(Options):
     )
     label_smoothing: float = option(0.0, "Label smoothing.")
     classifier_dropout: float = option(0.2, "Dropout in front of the classifier.")
+    interpolation: float = option(
+        1.0,
+        "Share of what was trained that is kept at the end: below 1, the weights are moved back towards those of "
+        "--base, a classifier of the same labels, so that less of what it knew is lost.",
+    )
     evaluations_per_epoch: int = option(2, "Checkpoints and validations per epoch; the best checkpoint is kept.")
 
     def check(self) -> None:
         super().check()
         self._check_positive("evaluations_per_epoch")
         self._check_ratios("classifier_dropout", "label_smoothing")
+        if not 0 < self.interpolation <= 1:
+            raise UsageError(f"--interpolation is {self.interpolation}: it must be over 0 and at most 1.")
         if self.truncated_copies and not 3 <= self.truncated_copies < self.max_length:
             raise UsageError(
                 f"--truncated-copies is {self.truncated_copies}: it must be 0, or from 3 to under --max-length "

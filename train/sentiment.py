@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable
@@ -23,10 +24,11 @@ from transformers import (
 )
 
 from ..edge_graph.schedule import Schedule
+from ..errors import UsageError
 from ..evaluate.datasets import Reviews
 from ..metrics import accuracy, classification_metrics, fit_temperature, log_loss, softmax
 from ..text import ReviewEncoder, Truncation, clean
-from .base import layers_of, load_classifier, load_tokenizer
+from .base import classifies, interpolate, layers_of, load_classifier, load_tokenizer
 from .batches import GroupedByLength
 from .corpus import ENOUGH, Corpus, about_splits, load_corpus, text_columns, unwanted_texts
 from .dropping import TokenDroppingClassifier
@@ -77,13 +79,14 @@ def _train(options: SentimentOptions, run: Run) -> None:
             f"scored: {len(scored.texts)} texts ({scored.skipped} rows without a label, {scored.withheld} texts that "
             "are in validation, test or --leave-out)"
         )
+    names = data.train.names
+    if options.interpolation < 1 and not classifies(options.base, names, options.max_length):
+        raise UsageError(
+            f"--interpolation needs a --base that is a classifier of {', '.join(names)}, and {options.base} is none: "
+            "leave it out, or give another --base."
+        )
     model = load_classifier(
-        options.base,
-        data.train.names,
-        options.max_length,
-        options.dropout,
-        options.attention_dropout,
-        options.classifier_dropout,
+        options.base, names, options.max_length, options.dropout, options.attention_dropout, options.classifier_dropout
     )
     if schedule is not None:
         model = TokenDroppingClassifier.of(model, schedule)
@@ -119,7 +122,10 @@ def _train(options: SentimentOptions, run: Run) -> None:
         f"{' and parts of reviews' if short or options.spans else ''} for "
         f"{options.epochs:g} epochs of {steps_per_epoch} steps, {device}"
     )
+    before = copy.deepcopy(model.state_dict()) if options.interpolation < 1 else None
     trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
+    if before is not None:
+        interpolate(trainer.model, before, options.interpolation)
 
     validation = trainer.predict(validation_set)
     temperature = fit_temperature(_logits(validation), validation.label_ids)
