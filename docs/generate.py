@@ -198,7 +198,7 @@ def sentiment() -> str:
             heading,
             line("embedded, int8", measured("sentiment")),
             *([line("with `--exact`", exact)] if (exact := measured("sentiment --exact")) else []),
-            line(before, metrics["test_pytorch"]),
+            *([line(before, metrics["test_pytorch"])] if "test_pytorch" in metrics else []),
             (f"DistilBERT, 6 x 768 ({DISTILBERT})", percent(DISTILBERT_ACCURACY), "", "", ""),
         )
         + f"\n\nOn the {metrics['validation_fp32']['reviews']:,} held-out validation reviews, at export:\n\n"
@@ -211,7 +211,11 @@ def sentiment() -> str:
                 if (name := "validation_int8_token_dropping") in metrics
                 else []
             ),
-            *([line("int8, early exit", metrics[name])] if (name := "validation_int8_early_exit") in metrics else []),
+            *(
+                [line("int8, as it runs, with the early exit too", metrics[name])]
+                if (name := "validation_int8_early_exit") in metrics
+                else []
+            ),
         )
         + by_kind()
         + coverage()
@@ -565,6 +569,7 @@ PARTS: dict[str, Callable[..., str]] = {
     "cold-start": own_table("cold_start", "cold_start.json"),
     "throughput": own_table("throughput", "throughput.json"),
     "parts": own_table("parts", "parts.json"),
+    "teachers": own_table("teachers", "teachers.json"),
     "parts-fill-mask": own_table("parts", "parts-fill-mask.json", "fill_mask_table"),
     "explain": printed("explain", "explain.json"),
     "web": printed("web", "web.json"),

@@ -21,11 +21,13 @@ def test_info_tells_threads_length_and_language(tmp_path: Path) -> None:
     manifest = json.loads((EMBEDDED / "sentiment" / "edge.json").read_text())
     assert sentiment["max_length"] == manifest["truncation"]["max_length"]
     assert sentiment["token_dropping"] == manifest["token_dropping"]["kept"]
-    assert sentiment["early_exit"] is fill_mask["early_exit"] is fill_mask["token_dropping"] is None
+    assert sentiment["early_exit"] == manifest["early_exit"]["length"]
+    assert fill_mask["early_exit"] is fill_mask["token_dropping"] is None
     assert sentiment["language"] == fill_mask["language"] == "English"
     shown = run_command("info", cwd=tmp_path).stdout
     kept = ", ".join(f"{share:.0%}" for share in manifest["token_dropping"]["kept"])
-    assert f"reads {sentiment['max_length']} tokens, of which {kept} are kept after its layers" in shown
+    longest = f"reads {sentiment['early_exit']} tokens, and up to {sentiment['max_length']}"
+    assert f"{longest} if those don't give a sure label, of which {kept} are kept after its layers" in shown
     assert shown.count("made for English film reviews") == 2
 
 
