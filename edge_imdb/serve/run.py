@@ -209,7 +209,16 @@ class _Server(uvicorn.Server):
             await asyncio.sleep(0.02)
         if state.active:
             state.log("drain ended", lost=state.active)
+            self._cut()
         self.should_exit = True
+
+    def _cut(self) -> None:
+        """Close the connections that wait for an answer: uvicorn would let them have it for another second."""
+        self.config.timeout_graceful_shutdown = 0
+        connections: list[Any] = list(self.server_state.connections)
+        for connection in connections:
+            if connection.cycle is not None and not connection.cycle.response_complete:
+                connection.transport.close()
 
 
 def _cores() -> int:
