@@ -77,7 +77,8 @@ def test_what_is_not_the_output_of_score_is_refused(tmp_path: Path) -> None:
     for path, words in (
         (tmp_path / "empty", "has no scored texts: give the output of edge-imdb score"),
         (tmp_path / "notes.txt", "is not a table: give the output of edge-imdb score"),
-        (tmp_path / "missing.csv", "There is no file .*missing.csv"),
+        (tmp_path / "missing.csv", "There is no file or folder .*missing.csv: check the path"),
+        (tmp_path / "missing", "There is no file or folder .*missing: check the path"),
         (plain, "has no column 'score'"),
     ):
         with pytest.raises(EdgeImdbError, match=words):

@@ -71,10 +71,12 @@ def _rows(paths: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     for name in paths:
         path = Path(name)
         files = [path]
+        if not path.exists():
+            raise InputError(f"There is no file or folder {path}: check the path given with --scored.")
         if path.is_dir():
             # Names that begin with _ are the job's own files.
             files = sorted(file for file in path.iterdir() if is_table(file) and not file.name.startswith(("_", ".")))
-        elif path.exists() and not is_table(path):
+        elif not is_table(path):
             raise InputError(f"{path} is not a table: give the output of edge-imdb score with --scored.")
         if not files:
             raise InputError(f"{path} has no scored texts: give the output of edge-imdb score with --scored.")
