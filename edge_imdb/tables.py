@@ -36,6 +36,8 @@ TABLES = {
 TEXT = ("", ".txt", ".text", ".log")
 COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 KINDS = f"{', '.join(TABLES)} or {', '.join(filter(None, TEXT))}, each also with {' or '.join(COMPRESSED)} behind it"
+# What edge-imdb score puts before the names of its columns where the input has one of that name already.
+PREFIX = "predicted_"
 # Small enough that a progress bar moves.
 _BLOCK = 1 << 14
 _SPACE = re.compile(r"[ \t\r\n]*")

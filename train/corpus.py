@@ -23,7 +23,8 @@ class Corpus:
     """The reviews of a run. ``dropped`` counts the train reviews left out because they are also in the test split.
 
     ``sources`` are its data sets, ``train_rows`` how many rows of train each gives, and ``origins`` which of them each
-    validation review is from, by its number. *Shape:* ``(sources,)`` twice, ``(validation,)``.
+    validation review is from, by its number. *Shape:* ``(sources,)`` twice, ``(validation,)``. ``withheld`` are the
+    texts that must not be trained on, cleaned: those of validation, of test, and those to leave out.
     """
 
     train: Reviews
@@ -34,6 +35,7 @@ class Corpus:
     sources: list[str]
     train_rows: list[int]
     origins: list[int]
+    withheld: set[str]
 
 
 def load_corpus(options: Mapping[str, Any]) -> Corpus:
@@ -47,13 +49,13 @@ def load_corpus(options: Mapping[str, Any]) -> Corpus:
     """
     sources = sources_of(options["data"])
     weights = _weights(options.get("weights"), sources)
-    columns = text_columns(options["text_column"], sources)
+    columns = _columns(options["text_column"], sources)
     limit, seed = options["limit"], options["seed"]
-    unwanted = unwanted_texts(options.get("leave_out"), columns[0])
+    unwanted = _left_out(options.get("leave_out"), columns[0])
     names: list[str] | None = None
     test: Reviews | None = None
     parts: list[tuple[Reviews, Reviews]] = []
-    dropped = 0
+    dropped, seen = 0, set[str]()
     for number, (data, column) in enumerate(zip(sources, columns, strict=True)):
         where = (column, options["label_column"])
         reviews = read_reviews(data, "train", *where, names=names, delimiter=options.get("delimiter"))
@@ -63,7 +65,7 @@ def load_corpus(options: Mapping[str, Any]) -> Corpus:
             raise DataError(f"Every review of {data} has the label {only!r}: give reviews with two or more labels.")
         if number == 0:
             test = _test_split(options, data, where, names)
-        seen = {clean(text) for text in test.texts} if test else set()
+            seen = {clean(text) for text in test.texts} if test else set()
         everything = len(reviews.texts)
         reviews = reviews.take([i for i, text in enumerate(reviews.texts) if clean(text) not in seen])
         dropped += everything - len(reviews.texts)
@@ -97,7 +99,7 @@ def load_corpus(options: Mapping[str, Any]) -> Corpus:
         rows.append(len(times))
     if len(set(train.labels)) < 2:
         raise DataError("Only one label is left to train on: give more reviews, or a higher --limit.")
-    return Corpus(train, validation, test, dropped, left_out, sources, rows, origins)
+    return Corpus(train, validation, test, dropped, left_out, sources, rows, origins, seen | withheld | unwanted)
 
 
 def _joined(first: Reviews, second: Reviews) -> Reviews:
@@ -137,7 +139,7 @@ def _weights(given: str | None, sources: list[str]) -> list[float]:
     return weights
 
 
-def text_columns(given: str | Sequence[str], sources: list[str]) -> list[str]:
+def _columns(given: str | Sequence[str], sources: list[str]) -> list[str]:
     """The column with the texts of each of ``sources``. Raises UsageError."""
     columns = sources_of(given)
     if len(columns) == 1:
@@ -170,7 +172,7 @@ def load_texts(options: Mapping[str, Any]) -> Texts:
     """
     test_data, limit, seed = (options[name] for name in ("test_data", "limit", "seed"))
     sources = sources_of(options["data"])
-    columns = text_columns(options["text_column"], sources)
+    columns = _columns(options["text_column"], sources)
     data, column = sources[0], columns[0]
     single = is_table(Path(data))
     delimiter = options.get("delimiter")
@@ -208,7 +210,7 @@ def load_texts(options: Mapping[str, Any]) -> Texts:
     train, held = hold_out(texts, [0] * len(texts), _held_share(len(texts), options["validation"]), seed)
     validation = [texts[i] for i in held]
     # Left out of training only, so that validation stays the same set.
-    unwanted = unwanted_texts(options.get("leave_out"), column)
+    unwanted = _left_out(options.get("leave_out"), column)
     mine = [text for text in (texts[i] for i in train) if clean(text) not in unwanted]
     extra = [text for text in unsupervised if clean(text) not in unwanted]
     left_out = len(train) - len(mine) + len(unsupervised) - len(extra)
@@ -241,7 +243,7 @@ def _held_share(rows: int, share: float) -> float:
     return max(share, min(0.2, ENOUGH / rows))
 
 
-def unwanted_texts(path: str | None, column: str) -> set[str]:
+def _left_out(path: str | None, column: str) -> set[str]:
     """The cleaned texts of the file ``path``, which must not be trained on; none if ``path`` is None."""
     if path is None:
         return set()

@@ -13,11 +13,8 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, InputError
 from ..evaluate.datasets import known_as
-from ..tables import column_of, is_table, iter_rows
+from ..tables import PREFIX, column_of, is_table, iter_rows
 from ..text import clean, is_blank
-
-# What edge-imdb score puts before the names of its columns where the input has one of that name already.
-PREFIX = "predicted_"
 
 
 @dataclass
@@ -32,6 +29,9 @@ class Scored:
     skipped: int
     withheld: int
 
+    def take(self, indices: Sequence[int]) -> Scored:
+        return Scored([self.texts[i] for i in indices], self.probabilities[indices], self.skipped, self.withheld)
+
 
 def load_scored(paths: Sequence[str], names: Sequence[str], column: str, withheld: Collection[str]) -> Scored:
     """Read what ``edge-imdb score`` wrote to ``paths``: files, or folders of parts.
@@ -44,8 +44,7 @@ def load_scored(paths: Sequence[str], names: Sequence[str], column: str, withhel
     Raises InputError or DataError.
     """
     texts: dict[str, str] = {}
-    sums: dict[str, NDArray[np.float64]] = {}
-    counts: dict[str, int] = {}
+    found: dict[str, list[NDArray[np.float64]]] = {}
     skipped = 0
     left_out: set[str] = set()
     for place, row in _rows(paths):
@@ -60,11 +59,11 @@ def load_scored(paths: Sequence[str], names: Sequence[str], column: str, withhel
             left_out.add(key)
             continue
         texts.setdefault(key, text)
-        sums[key] = sums.get(key, 0.0) + _probabilities(label, score, names, place)
-        counts[key] = counts.get(key, 0) + 1
+        found.setdefault(key, []).append(_probabilities(label, score, names, place))
     if not texts:
         raise DataError(f"{', '.join(paths)} has no labelled text to train on: give the output of edge-imdb score.")
-    return Scored(list(texts.values()), np.array([sums[key] / counts[key] for key in texts]), skipped, len(left_out))
+    means = np.array([np.mean(several, axis=0) for several in found.values()])
+    return Scored(list(texts.values()), means, skipped, len(left_out))
 
 
 def _rows(paths: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -27,10 +27,10 @@ from ..edge_graph.schedule import Schedule
 from ..errors import UsageError
 from ..evaluate.datasets import Reviews
 from ..metrics import accuracy, classification_metrics, fit_temperature, log_loss, softmax
-from ..text import ReviewEncoder, Truncation, clean
+from ..text import ReviewEncoder, Truncation
 from .base import classifies, interpolate, layers_of, load_classifier, load_tokenizer
 from .batches import GroupedByLength
-from .corpus import ENOUGH, Corpus, about_splits, load_corpus, text_columns, unwanted_texts
+from .corpus import ENOUGH, Corpus, about_splits, load_corpus
 from .dropping import TokenDroppingClassifier
 from .energy import EnergyMeter
 from .options import SentimentOptions, hyperparameters, sources_of
@@ -92,7 +92,7 @@ def _train(options: SentimentOptions, run: Run) -> None:
         model = TokenDroppingClassifier.of(model, schedule)
     train_set = encode_reviews(data.train, encoder, short, options.spans, options.seed)
     if scored is not None:
-        train_set = _with_scored(train_set, len(data.train.names), scored, encoder)
+        train_set = _with_scored(train_set, scored, encoder)
     # In order of length, so that a batch has almost no padding.
     validation_set = encode_reviews(data.validation, encoder).add_column("origin", data.origins).sort("length")
     steps_per_epoch = math.ceil(
@@ -190,25 +190,21 @@ def _scored(options: SentimentOptions, data: Corpus) -> Scored | None:
     """The texts of ``options.scored`` that may be trained on. Raises InputError or DataError."""
     if options.scored is None:
         return None
-    paths, column = sources_of(options.scored), text_columns(options.text_column, sources_of(options.data))[0]
-    held = data.validation.texts + (data.test.texts if data.test else [])
-    withheld = {clean(text) for text in held} | unwanted_texts(options.leave_out, column)
-    scored = load_scored(paths, data.train.names, column, withheld)
-    if options.limit is not None:
-        kept = sample(scored.texts, options.limit, options.seed)
-        scored.texts, scored.probabilities = [scored.texts[i] for i in kept], scored.probabilities[kept]
-    return scored
+    column = sources_of(options.text_column)[0]
+    scored = load_scored(sources_of(options.scored), data.train.names, column, data.withheld)
+    return scored if options.limit is None else scored.take(sample(scored.texts, options.limit, options.seed))
 
 
-def _with_scored(train_set: Dataset, labels: int, scored: Scored, encoder: ReviewEncoder) -> Dataset:
+def _with_scored(train_set: Dataset, scored: Scored, encoder: ReviewEncoder) -> Dataset:
     """``train_set`` and the scored texts. Each row's label is then the probability of each label, ``(labels,)``.
 
     No parts of a scored text are added: the score is that of the whole.
     """
     ids = [encoder.encode(text) for text in scored.texts]
+    certain = np.eye(scored.probabilities.shape[1])
     columns = {
         "input_ids": train_set["input_ids"][:] + ids,
-        "labels": np.concatenate([np.eye(labels)[train_set["labels"][:]], scored.probabilities]),
+        "labels": np.concatenate([certain[train_set["labels"][:]], scored.probabilities]),
         "length": [*train_set["length"], *map(len, ids)],
     }
     return Dataset.from_dict(columns)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from ..errors import InputError, OutputError, UsageError
 from ..session import usable_cores
-from ..tables import require
+from ..tables import PREFIX, require
 from . import formats, manifest
 from .inputs import COMPRESSIONS, Block, Reader, find_inputs, schema_of, survey
 from .labels import Labeller, Options, Outcome, with_outcomes
@@ -26,7 +26,6 @@ from .places import File, Store, alive, exists, host, is_url, open_store, spoole
 
 # A part is written once in some ten seconds of a core's work: that much is lost at most.
 PART_ROWS = 1000
-PREFIX = "predicted_"
 PARTS_SUFFIX = ".parts"
 _PROGRESS = "_progress.json"
 # Seconds between two looks at the rate, and the span over which it is taken.
