@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from command import run_as_command
 from machine import describe
 
 OURS = "edge-imdb predict"
@@ -120,4 +121,4 @@ def run(command: list[str]) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    main()
+    run_as_command(main)

@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from command import run_as_command
 from machine import describe
 
 from edge_imdb import Sentiment
@@ -134,4 +135,4 @@ def table(report: dict[str, object]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_as_command(main)

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from command import run_as_command
 from machine import describe
 
 MASK_ID = 103
@@ -156,4 +157,4 @@ def measure(graphs: dict[str, Path], lengths: list[int], rounds: int, threads: i
 
 
 if __name__ == "__main__":
-    main()
+    run_as_command(main)

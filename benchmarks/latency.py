@@ -28,6 +28,7 @@ from typing import Any
 
 import click
 import numpy as np
+from command import run_as_command
 from contenders import (
     CONTENDERS,
     OURS,
@@ -345,4 +346,4 @@ def with_bar(items: Iterable[Any], label: str) -> Iterator[Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run_as_command(main)

@@ -22,14 +22,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from command import run_as_command
 from machine import describe
 
 from edge_imdb import FillMask, Sentiment
 from edge_imdb.bundle import EMBEDDED, open_bundle
 from edge_imdb.evaluate.datasets import Reviews
 from edge_imdb.evaluate.figures import evaluate_fill_mask, evaluate_sentiment
+from edge_imdb.export.pipeline import read_run
 from edge_imdb.train.corpus import load_corpus, load_texts
-from edge_imdb.train.options import RECORD
 from edge_imdb.train.runs import public_name
 from edge_imdb.train.splits import sample
 
@@ -82,7 +83,7 @@ def main() -> None:
     previous = dict(options.previous)
     if len(previous) < len(options.previous):
         parser.error("two --previous have the same name: give NAME=FOLDER for each")
-    hyperparameters = json.loads((options.run / RECORD).read_text(encoding="utf-8"))["hyperparameters"]
+    hyperparameters = read_run(options.run, options.task)[1]
     if options.task == "sentiment":
         report = of_sentiment(options, contenders(previous), hyperparameters)
         lines = table(report)
@@ -193,4 +194,4 @@ def fill_mask_table(report: dict[str, Any]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    main()
+    run_as_command(main)

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from command import run_as_command
 from machine import describe
 
 RESULT = Path(__file__).parent / "results" / "quality.json"
@@ -74,4 +75,4 @@ def weights_of(task: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_as_command(main)

@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from command import run_as_command
 from machine import describe
 
 HERE = Path(__file__).resolve().parent
@@ -479,4 +480,4 @@ def read(data: str, split: str, count: int, labels: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    run_as_command(main)

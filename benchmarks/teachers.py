@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command import run_as_command
 from machine import describe
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -119,4 +120,4 @@ def table(report: dict[str, Any]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    main()
+    run_as_command(main)

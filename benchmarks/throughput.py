@@ -19,6 +19,7 @@ from typing import Any
 
 import click
 import numpy as np
+from command import run_as_command
 from contenders import CONTENDERS, Setting, bundle_checkpoint, open_contender
 from machine import describe
 from quality import weights_of
@@ -100,4 +101,4 @@ def table(report: dict[str, Any]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    main()
+    run_as_command(main)

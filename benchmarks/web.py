@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from command import run_as_command
 from machine import describe
 
 from edge_imdb import Sentiment
@@ -171,4 +172,4 @@ def timed(tab: Any, text: str) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_as_command(main)

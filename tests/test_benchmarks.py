@@ -162,6 +162,26 @@ def test_teachers_label_texts_for_scored_and_are_measured_on_validation(tiny_bun
     assert right.mean() > 0.9
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("parts.py", "--run", "nothing", "--previous", "older"), "There is no finished run in nothing"),
+        (("throughput.py", "--data", "nothing.csv"), "nothing.csv"),
+        (("throughput.py", "--data", "empty.csv"), "empty.csv"),
+        # What edge-imdb itself has said on standard error isn't said again.
+        (("quality.py", "--data", "nothing.csv", "--only", "sentiment", "--json", "q.json"), "nothing.csv"),
+    ],
+)
+def test_a_benchmark_that_cannot_go_on_says_why_in_a_sentence(
+    command: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.csv").write_text("text,label\n", encoding="utf-8")
+    result = run_benchmark(*command, cwd=tmp_path)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert result.returncode == 1 and len(lines) == 1 and said in lines[0], result.stderr
+    assert "Traceback" not in result.stderr and not (tmp_path / "q.json").exists()
+
+
 def test_cold_start_times_whole_processes(tmp_path: Path) -> None:
     result = run_benchmark("cold_start.py", "--rounds", 1, "--dim", 48, "--json", "c.json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
