@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -184,16 +185,19 @@ def test_joint_finds_what_trying_every_pair_finds(fp32: FillMask) -> None:
         assert entry["score"] == pytest.approx(expected[tuple(entry["tokens"])], abs=1e-6)
 
 
+def as_decoded(text: str) -> str:
+    """A text as the tokenizer's decoder spells it: no space before a mark, which may be what fills the gap."""
+    return re.sub(r" (?=[.,!?])", "", text)
+
+
 def test_joint_returns_whole_sentences_best_first(int8: FillMask) -> None:
     result = int8(TWO, joint=True, top_k=4)
     assert len(result) == 4
     scores = [entry["score"] for entry in result]
     assert scores == sorted(scores, reverse=True) and scores[0] <= 0
     first = result[0]
-    assert (
-        first["sequence"]
-        == f"i think the {first['token_strs'][0]} was {first['token_strs'][1]}. in the end the cast was dull."
-    )
+    filled = f"i think the {first['token_strs'][0]} was {first['token_strs'][1]}. in the end the cast was dull."
+    assert first["sequence"] == as_decoded(filled)
     assert int8([TWO, ONE], joint=True, top_k=4)[0] == result
 
 
@@ -234,7 +238,7 @@ def test_a_long_text_keeps_the_window_around_its_mask(int8: FillMask, place: int
     assert [entry["token"] for entry in result] == [e["token"] for e in int8(" ".join(words[start : start + 62]))]
     filled = list(words)
     filled[place] = result[0]["token_str"]
-    assert result[0]["sequence"].split() == " ".join(filled).split()
+    assert result[0]["sequence"] == as_decoded(" ".join(filled))
 
 
 def test_masks_far_apart_get_a_window_each(int8: FillMask) -> None:

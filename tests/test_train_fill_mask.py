@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,54 @@ def test_every_chunk_comes_once_an_epoch(chunks: int, share: int, processes: int
 
     assert sorted(epoch(0)) == sorted(epoch(1)) == list(range(chunks))
     assert epoch(0) == epoch(0) != epoch(1)
+
+
+def test_training_on_meets_other_masks_on_the_same_held_out_reviews(
+    tiny_bert: Path, fill_run: Path, reviews_csv: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edge_imdb.train import fill_mask
+
+    keys: list[tuple[int, ...]] = []
+    drawn = fill_mask.draw
+
+    def draw(found: Iterable[tuple[int, ...]], count: int) -> object:
+        found = list(found)
+        keys.extend(found)
+        return drawn(found, count)
+
+    monkeypatch.setattr(fill_mask, "draw", draw)
+    seen, held_out = [], set()
+    for number, base in enumerate((tiny_bert, tiny_bert, fill_run)):
+        keys.clear()
+        run = train(base, reviews_csv, tmp_path / str(number), epochs=1.0)
+        seen.append(set(keys))
+        data = figures(run)["data"]
+        assert isinstance(data, dict) and len(seen[-1]) == data["train_chunks"]
+        held_out.add(data["validation_fingerprint"])
+    assert seen[0] == seen[1] and not seen[0] & seen[2] and len(held_out) == 1
+
+
+def test_interpolation_keeps_a_share_of_what_was_trained(
+    tiny_bert: Path, fill_run: Path, reviews_csv: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    before = load_file(fill_run / "model.safetensors")
+    found, measured = {}, {}
+    for share in (1.0, 0.25):
+        run = train(fill_run, reviews_csv, tmp_path / str(share), interpolation=share, epochs=1.0)
+        found[share] = load_file(run / "model.safetensors")
+        measured[share] = figures(run)["validation"]
+    # The embeddings are among them, which the head is tied to: they too are moved once.
+    moved = {name: (found[1.0][name] - value, found[0.25][name] - value) for name, value in before.items()}
+    assert float(moved["distilbert.embeddings.word_embeddings.weight"][0].abs().max()) > 1e-3
+    assert all(np.allclose(0.25 * whole, part, atol=1e-6) for whole, part in moved.values())
+    # Its figures are those of the weights that are kept.
+    again = train(tmp_path / "0.25" / "fill-mask", reviews_csv, tmp_path / "again", learning_rate=1e-30, epochs=1.0)
+    assert figures(again)["validation"] == pytest.approx(measured[0.25], rel=1e-5) != measured[1.0]
+    with pytest.raises(UsageError, match="--interpolation needs a --base with a masked-LM head, and"):
+        train(tiny_bert, reviews_csv, tmp_path / "none", interpolation=0.5)
+    assert not list((tmp_path / "none").glob("*"))
 
 
 def test_accumulated_batches_make_the_step_of_one_large_batch(

@@ -144,10 +144,10 @@ def interpolate(model: torch.nn.Module, before: dict[str, torch.Tensor], share: 
 
     Source: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", section 3.
     """
-    own = model.state_dict()
-    for name, value in before.items():
-        if value.is_floating_point():
-            own[name].copy_(torch.lerp(value.to(own[name].device), own[name], share))
+    with torch.no_grad():
+        # Tied weights come once.
+        for name, own in model.named_parameters():
+            own.copy_(torch.lerp(before[name].to(own.device), own, share))
 
 
 def load_masked_lm(

@@ -1,17 +1,20 @@
 """train_fill_mask: adapt a DistilBERT to film reviews by masked language modelling; one file, from top to bottom.
 
 Reviews are joined and cut into chunks that all have the same length, so there is no padding and no attention mask. The
-order of the chunks comes from the seed and the epoch, the words to mask from the seed, the epoch and the chunk, dropout
+order of the chunks comes from a seed and the epoch, the words to mask from the seed, the epoch and the chunk, dropout
 from the seed and the step. Nothing else is random: a run that was killed and resumed gets the same numbers as one that
-was not, and two processes mask the chunks as one process would.
+was not, and two processes mask the chunks as one process would. The seed is made of the option and the weights at the
+start. So a model that is trained on from its own result meets other masks, with the same texts held out.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import json
 import math
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +44,7 @@ from ..evaluate.masking import (
     replace,
     sentence_chunks,
 )
-from .base import load_masked_lm, load_tokenizer
+from .base import interpolate, load_masked_lm, load_tokenizer
 from .corpus import Texts, about_splits, load_texts
 from .energy import EnergyMeter
 from .options import FillMaskOptions, hyperparameters
@@ -113,6 +116,13 @@ def _train(options: FillMaskOptions, run: Run) -> None:
         options.attention_dropout,
         "eager" if written_out else "sdpa",
     )
+    if options.interpolation < 1 and new_head:
+        raise UsageError(
+            f"--interpolation needs a --base with a masked-LM head, and {options.base} has none: leave it out, or give "
+            "another --base."
+        )
+    seed = _mix(options.seed, _checksum(model))
+    before = copy.deepcopy(model.state_dict()) if options.interpolation < 1 else None
     tokenizer = load_tokenizer(options.base, model.config.max_position_embeddings)
     backend = tokenizer.backend_tokenizer
     vocabulary = Vocabulary.of(backend, model.config.vocab_size)
@@ -211,16 +221,16 @@ def _train(options: FillMaskOptions, run: Run) -> None:
 
         # The chunks of this step, and of them this process's.
         epoch, within = divmod(progress.step, steps_per_epoch)
-        mine = rows_of(len(train), options.seed, epoch, within, share, state.num_processes, state.process_index)
+        mine = rows_of(len(train), seed, epoch, within, share, state.num_processes, state.process_index)
         batches = [
-            _masked(train, mine[start : start + options.batch_size], epoch, options, vocabulary)
+            _masked(train, mine[start : start + options.batch_size], (seed, epoch), options, vocabulary)
             for start in range(0, max(1, len(mine)), options.batch_size)
         ]
         counted = torch.tensor(float(sum(chosen.sum() for _, chosen, _ in batches)), device=state.device)
         count = float(accelerator.reduce(counted).clamp(min=1))
 
         # Forward and backward. The loss is the mean over all masked tokens of the step, on whichever process.
-        torch.manual_seed(_mix(options.seed, progress.step, state.process_index))
+        torch.manual_seed(_mix(seed, progress.step, state.process_index))
         network.train()
         for number, (seen, chosen, labels) in enumerate(batches):
             last = number == len(batches) - 1
@@ -263,6 +273,10 @@ def _train(options: FillMaskOptions, run: Run) -> None:
     # Test is read once, with the weights that validation chose.
     state.wait_for_everyone()
     _load_weights(model, load_file(run.partial / BEST))
+    validated = None
+    if before is not None:
+        interpolate(model, before, options.interpolation)
+        validated = _measure(network, validation, vocabulary, options.eval_batch_size, accelerator)
     tested = None
     if texts.test and not options.skip_test:
         test = join_chunks(backend, texts.test, measured)
@@ -273,7 +287,7 @@ def _train(options: FillMaskOptions, run: Run) -> None:
         cost = meter.stop()
         seen = min(total * share * state.num_processes, round(len(train) * options.epochs))
         metrics: dict[str, Any] = {
-            "validation": _best(log, "validation", progress.best_step),
+            "validation": validated or _best(log, "validation", progress.best_step),
             **({"test": tested} if tested is not None else {}),
             "best_step": progress.best_step,
             "epochs": _per_epoch(log),
@@ -328,7 +342,7 @@ def _order(chunks: int, seed: int, epoch: int) -> Any:
 
 
 def _masked(
-    chunks: Ids, rows: Any, epoch: int, options: FillMaskOptions, vocabulary: Vocabulary
+    chunks: Ids, rows: Any, key: tuple[int, ...], options: FillMaskOptions, vocabulary: Vocabulary
 ) -> tuple[Any, Any, Any]:
     """What the model sees, the places to predict, the tokens there. *Shape:* two ``(batch, length)``, ``(chosen,)``."""
     if not len(rows):
@@ -336,7 +350,7 @@ def _masked(
         ids = chunks[:1]
         return ids, np.zeros(ids.shape, dtype=np.bool_), ids[:0, 0]
     ids, length = chunks[rows], chunks.shape[1]
-    draws = draw(((options.seed, epoch, int(row), 1) for row in rows), 3 * length)
+    draws = draw(((*key, int(row), 1) for row in rows), 3 * length)
     chosen = choose(ids, vocabulary, options.mask_probability, draws[:, :length], options.mask_unit)
     seen = replace(ids, chosen, vocabulary, options.mask_policy, draws[:, length : 2 * length], draws[:, 2 * length :])
     return seen, chosen, ids[chosen]
@@ -348,6 +362,14 @@ def _learning_rate(options: FillMaskOptions, step: int, total: int) -> float:
         return options.learning_rate * (step + 1) / warmup
     falling = max(1, min(total - warmup, round(options.decay * total)))
     return options.learning_rate * min(1.0, (total - step) / falling)
+
+
+def _checksum(model: torch.nn.Module) -> int:
+    """A number of the weights, which any change to them changes."""
+    found = 0
+    for value in model.parameters():
+        found = zlib.crc32(value.detach().numpy().tobytes(), found)
+    return found
 
 
 def _mix(*numbers: int) -> int:

@@ -78,6 +78,11 @@ class Options:
     # At 0 PyTorch uses its fused attention on a CPU. With any dropout it falls back to an attention that is far slower,
     # and the longer the reviews, the slower it is.
     attention_dropout: float = option(0.0, "Dropout on attention weights; above 0, training on a CPU is far slower.")
+    interpolation: float = option(
+        1.0,
+        "Share of what was trained that is kept at the end: below 1, the weights are moved back towards those of "
+        "--base, a model of the same task and labels, so that less of what it knew is lost.",
+    )
     precision: str = option("auto", "auto uses bf16 autocast if the device supports it.", PRECISIONS)
     seed: int = option(0, "Seed of the split, the order of the data and the initial weights.")
     country: str = option("USA", "ISO code of the country whose electricity mix the CO2 estimate uses.")
@@ -92,6 +97,8 @@ class Options:
         self._check_ratios("validation", "warmup", "dropout", "attention_dropout", "adam_beta1", "adam_beta2")
         if self.weight_decay < 0:
             raise UsageError(f"--weight-decay is {self.weight_decay}: it must be 0 or more.")
+        if not 0 < self.interpolation <= 1:
+            raise UsageError(f"--interpolation is {self.interpolation}: it must be over 0 and at most 1.")
         if self.limit is not None and self.limit < 4:
             raise UsageError(f"--limit is {self.limit}: it must be 4 or more.")
         if self.resume and self.overwrite:
@@ -139,19 +146,12 @@ class SentimentOptions(Options):
     )
     label_smoothing: float = option(0.0, "Label smoothing.")
     classifier_dropout: float = option(0.2, "Dropout in front of the classifier.")
-    interpolation: float = option(
-        1.0,
-        "Share of what was trained that is kept at the end: below 1, the weights are moved back towards those of "
-        "--base, a classifier of the same labels, so that less of what it knew is lost.",
-    )
     evaluations_per_epoch: int = option(2, "Checkpoints and validations per epoch; the best checkpoint is kept.")
 
     def check(self) -> None:
         super().check()
         self._check_positive("evaluations_per_epoch")
         self._check_ratios("classifier_dropout", "label_smoothing")
-        if not 0 < self.interpolation <= 1:
-            raise UsageError(f"--interpolation is {self.interpolation}: it must be over 0 and at most 1.")
         if self.truncated_copies and not 3 <= self.truncated_copies < self.max_length:
             raise UsageError(
                 f"--truncated-copies is {self.truncated_copies}: it must be 0, or from 3 to under --max-length "
