@@ -42,7 +42,7 @@ def with_batch(edge: onnx.ModelProto) -> onnx.ModelProto:
         raise GateError("This is not an edge graph: export one with --quantize.")
     columns = edge.graph.output[0].type.tensor_type.shape.dim[-1].dim_value
     fill_mask = any(tensor.name == "mask_id" for tensor in edge.graph.initializer)
-    constants = list(edge.graph.initializer)
+    constants = [tensor for tensor in edge.graph.initializer if tensor.name != "unity"]
     inner: list[onnx.NodeProto] = []
     outer: list[onnx.NodeProto] = []
 
@@ -59,11 +59,16 @@ def with_batch(edge: onnx.ModelProto) -> onnx.ModelProto:
     read = node(inner, "Cast", [mask], _PREFIX + "read", to=TensorProto.BOOL)
     ids = node(inner, "Compress", [row, read], _PREFIX + "ids", axis=0)
     node(inner, "Unsqueeze", [ids, constant("axis", np.array([0]))], _TEXT)
+    # The 1 that sums of attention are inverted with. As a constant, ONNX Runtime's optimizer, which the Hub's libraries
+    # leave on, would make one division of the inverse and a product with it, and that rounds differently
+    # (DivMulFusion). Each pass of the loop is told that it goes on, which is 1.
+    unity = node(inner, "Cast", [_PREFIX + "on"], _PREFIX + "unity", to=TensorProto.FLOAT)
+    renamed = {"input_ids": _TEXT, "unity": unity}
     for original in edge.graph.node:
         copied = onnx.NodeProto()
         copied.CopyFrom(original)
         for index, name in enumerate(original.input):
-            copied.input[index] = _TEXT if name == "input_ids" else name
+            copied.input[index] = renamed.get(name, name)
         for index, name in enumerate(original.output):
             copied.output[index] = _PREFIX + "one" if name == "logits" else name
         inner.append(copied)
