@@ -99,7 +99,7 @@ def prepare(scratch: Path, dim: int) -> None:
     """Write what the peers load: a checkpoint, our bundle made from it, and optimum's int8. Raises ImportError."""
     from contenders import Setting, edge_bundle, open_contender, random_checkpoint
 
-    from edge_imdb.bundle import find_bundle
+    from edge_imdb.runtime.bundle import find_bundle
 
     bundle = find_bundle("sentiment")[0]
     checkpoint = random_checkpoint(scratch / "checkpoint", bundle, dim)

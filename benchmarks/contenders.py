@@ -325,8 +325,8 @@ def random_checkpoint(folder: Path, bundle: Path, dim: int | None = None) -> Pat
 
 def bundle_checkpoint(folder: Path, bundle: Path) -> Path:
     """The weights that ``bundle`` computes with, in fp32, and its tokenizer. Raises ImportError."""
-    from edge_imdb.bundle import open_bundle
     from edge_imdb.edge_graph.read import write_checkpoint
+    from edge_imdb.runtime.bundle import open_bundle
 
     folder.mkdir()
     write_checkpoint(open_bundle(bundle, "sentiment"), folder)
@@ -338,8 +338,8 @@ def bundle_checkpoint(folder: Path, bundle: Path) -> Path:
 
 def edge_bundle(folder: Path, checkpoint: Path, bundle: Path) -> Path:
     """A bundle like ``bundle`` with the weights of another checkpoint and without an early exit."""
-    from edge_imdb.bundle import GRAPHS, open_bundle, write_manifest
     from edge_imdb.edge_graph.write import write_edge
+    from edge_imdb.runtime.bundle import GRAPHS, open_bundle, write_manifest
 
     like = open_bundle(bundle, "sentiment")
     (folder / "onnx").mkdir(parents=True)

@@ -26,9 +26,9 @@ from command import run_as_command
 from machine import describe
 
 from edge_imdb import Sentiment
-from edge_imdb.train.corpus import Corpus, load_corpus
+from edge_imdb.data.corpus import Corpus, load_corpus
+from edge_imdb.data.splits import sample
 from edge_imdb.train.options import SentimentOptions
-from edge_imdb.train.splits import sample
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 METHODS = ("explain", "each word in turn", "linear", "random")

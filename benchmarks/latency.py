@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def measure_all(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    from edge_imdb.bundle import find_bundle
+    from edge_imdb.runtime.bundle import find_bundle
 
     bundle = find_bundle("sentiment", options.model)[0]
     left_out: dict[str, str] = {}
@@ -163,10 +163,10 @@ def probe(name: str, folders: str) -> None:
 
 def read_data(data: str, count: int, bundle: Path) -> tuple[list[str], list[int], list[tuple[str, int]]]:
     """Train reviews with their labels, and ``count`` test reviews, all cleaned as ours are."""
-    from edge_imdb.bundle import open_bundle
-    from edge_imdb.evaluate.datasets import read_reviews
-    from edge_imdb.text import clean
-    from edge_imdb.train.splits import sample
+    from edge_imdb.data.datasets import read_reviews
+    from edge_imdb.data.splits import sample
+    from edge_imdb.data.text import clean
+    from edge_imdb.runtime.bundle import open_bundle
 
     names = open_bundle(bundle, "sentiment").labels
     test = read_reviews(data, "test", "text", "label", names=names)

@@ -87,7 +87,7 @@ LABELS = ("neg", "pos")
 def markdown() -> str:
     """The labels and scores of the embedded bundle, as Markdown."""
     from edge_imdb import Sentiment
-    from edge_imdb.bundle import EMBEDDED
+    from edge_imdb.runtime.bundle import EMBEDDED
 
     model = Sentiment(EMBEDDED / "sentiment")
     if set(model.labels) != set(LABELS):

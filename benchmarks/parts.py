@@ -26,13 +26,13 @@ from command import run_as_command
 from machine import describe
 
 from edge_imdb import FillMask, Sentiment
-from edge_imdb.bundle import EMBEDDED, open_bundle
-from edge_imdb.evaluate.datasets import Reviews
-from edge_imdb.evaluate.figures import evaluate_fill_mask, evaluate_sentiment
+from edge_imdb.data.corpus import load_corpus, load_texts
+from edge_imdb.data.datasets import Reviews
+from edge_imdb.data.splits import sample
 from edge_imdb.export.pipeline import read_run
-from edge_imdb.train.corpus import load_corpus, load_texts
+from edge_imdb.runtime.bundle import EMBEDDED, open_bundle
+from edge_imdb.tasks.figures import evaluate_fill_mask, evaluate_sentiment
 from edge_imdb.train.runs import public_name
-from edge_imdb.train.splits import sample
 
 
 def without_dropping(model: Sentiment) -> Sentiment:

@@ -55,7 +55,7 @@ def main() -> None:
 
 def evaluate(arguments: list[str]) -> dict[str, Any]:
     """Run ``edge-imdb evaluate`` on the embedded bundle and return what it prints, without speed."""
-    from edge_imdb.bundle import EMBEDDED
+    from edge_imdb.runtime.bundle import EMBEDDED
 
     command = [sys.executable, "-m", "edge_imdb", "evaluate", *arguments, "--json"]
     print(" ".join(command[1:]), file=sys.stderr)
@@ -67,7 +67,7 @@ def evaluate(arguments: list[str]) -> dict[str, Any]:
 
 def weights_of(task: str) -> str:
     """The sha256 of the embedded int8 weights, which says whether the figures are still theirs."""
-    from edge_imdb.bundle import EMBEDDED, open_bundle
+    from edge_imdb.runtime.bundle import EMBEDDED, open_bundle
 
     bundle = open_bundle(EMBEDDED / task, task)
     name = bundle.weights("int8") or bundle.graphs["int8"]

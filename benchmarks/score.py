@@ -63,7 +63,7 @@ def made_up(count: int, words: int = 200) -> Iterator[str]:
 def reviews_of(options: argparse.Namespace) -> list[str]:
     if options.data is None:
         return list(made_up(options.reviews))
-    from edge_imdb.tables import iter_texts
+    from edge_imdb.data.tables import iter_texts
 
     texts = [text for _, text in iter_texts(options.data)]
     return random.Random(0).sample(texts, min(options.reviews, len(texts)))

@@ -364,7 +364,7 @@ def beside(bench: Bench) -> Figures:
 
     from contenders import bundle_checkpoint
 
-    from edge_imdb.bundle import find_bundle
+    from edge_imdb.runtime.bundle import find_bundle
 
     checkpoint = bundle_checkpoint(bench.folder / "checkpoint", find_bundle("sentiment")[0])
     first = {"inputs": bench.texts[0]}
@@ -472,7 +472,7 @@ def main() -> None:
 def read(data: str, split: str, count: int, labels: list[str]) -> list[str]:
     import numpy as np
 
-    from edge_imdb.evaluate.datasets import read_reviews
+    from edge_imdb.data.datasets import read_reviews
 
     reviews = read_reviews(data, split, "text", "label", names=labels)
     order = np.random.default_rng(0).permutation(len(reviews.texts))[:count]

@@ -30,9 +30,9 @@ from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import make_pipeline
 
 from edge_imdb import Sentiment
-from edge_imdb.evaluate.datasets import read_texts
-from edge_imdb.metrics import classification_metrics
-from edge_imdb.train.corpus import load_corpus
+from edge_imdb.data.corpus import load_corpus
+from edge_imdb.data.datasets import read_texts
+from edge_imdb.data.metrics import classification_metrics
 from edge_imdb.train.options import SentimentOptions, hyperparameters
 
 # Words with what follows an apostrophe, and the two signs that carry an opinion.

@@ -40,9 +40,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     options = parser.parse_args()
     from edge_imdb import Sentiment
-    from edge_imdb.bundle import find_bundle
-    from edge_imdb.evaluate.datasets import read_reviews
-    from edge_imdb.text import clean
+    from edge_imdb.data.datasets import read_reviews
+    from edge_imdb.data.text import clean
+    from edge_imdb.runtime.bundle import find_bundle
 
     bundle = find_bundle("sentiment")[0]
     reviews = read_reviews(options.data, options.split, "text", "label", names=Sentiment().labels)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from .errors import EdgeImdbError
 
 if TYPE_CHECKING:
-    from .fill_mask import FillMask
     from .scoring import score
-    from .sentiment import Sentiment
+    from .tasks.fill_mask.pipeline import FillMask
+    from .tasks.sentiment.pipeline import Sentiment
 
 __version__ = "0.1.0"
 __all__ = ["EdgeImdbError", "FillMask", "Sentiment", "__version__", "score"]
@@ -28,11 +28,11 @@ if not (Path(__file__).parent / "train").exists() and (_ROOT / "train" / "option
 def __getattr__(name: str) -> Any:
     # Imported only when used, so that `import edge_imdb` alone loads neither NumPy nor a runtime.
     if name == "Sentiment":
-        from .sentiment import Sentiment
+        from .tasks.sentiment.pipeline import Sentiment
 
         return Sentiment
     if name == "FillMask":
-        from .fill_mask import FillMask
+        from .tasks.fill_mask.pipeline import FillMask
 
         return FillMask
     if name == "score":

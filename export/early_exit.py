@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import EarlyExit
-from ..evaluate.datasets import Reviews
-from ..metrics import fit_temperature, softmax
-from ..sentiment import Sentiment
+from ..data.datasets import Reviews
+from ..data.metrics import fit_temperature, softmax
+from ..runtime.bundle import EarlyExit
+from ..tasks.sentiment.pipeline import Sentiment
 
 LENGTHS = (64, 96, 128, 192, 256)
 # Share of the validation reviews that may lose their right label. It is divided among the lengths, because the best of

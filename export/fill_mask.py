@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from transformers import AutoModelForMaskedLM
 
+from ..data.corpus import load_texts
+from ..data.masking import EVALUATION_LENGTH, Vocabulary, evaluation_batches, join_chunks
+from ..data.splits import sample
 from ..errors import GateError
-from ..evaluate.figures import evaluate_fill_mask
-from ..evaluate.masking import EVALUATION_LENGTH, Vocabulary, evaluation_batches, join_chunks
-from ..fill_mask import MASK, TASK, FillMask
-from ..train.corpus import load_texts
-from ..train.splits import sample
+from ..tasks.figures import evaluate_fill_mask
+from ..tasks.fill_mask.pipeline import MASK, TASK, FillMask
 from .options import ExportOptions
 from .task import CALIBRATION, Figures, Task
 

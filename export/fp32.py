@@ -13,7 +13,7 @@ from pathlib import Path
 
 from optimum.exporters.onnx import main_export
 
-from ..bundle import GRAPHS
+from ..runtime.bundle import GRAPHS
 
 COPIED = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 

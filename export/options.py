@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..edge_graph.schedule import Schedule
 from ..edge_graph.targets import TARGETS
 from ..errors import UsageError
-from ..train.options import option
+from ..options import option
 
 
 @dataclass(frozen=True)

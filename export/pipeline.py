@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..bundle import GRAPHS, MANIFEST, EarlyExit, open_bundle, write_manifest
-from ..edge_graph.more import add_graphs
+from ..data.run_folder import METRICS, RECORD
+from ..data.splits import fingerprint
+from ..edge_graph.derived_graphs import add_graphs
 from ..edge_graph.quantize import recipe_of
 from ..edge_graph.schedule import Schedule
 from ..edge_graph.targets import TARGETS, resolve_target
 from ..edge_graph.write import write_edge
 from ..errors import BundleError, DataError, GateError
 from ..output import check_free, locked, staging
-from ..train.card import render_card
-from ..train.options import METRICS, RECORD
-from ..train.splits import fingerprint
+from ..runtime.bundle import GRAPHS, MANIFEST, EarlyExit, open_bundle, write_manifest
+from ..tasks.card import render_card
 from .fill_mask import FillMaskTask
 from .fp32 import quiet, write_fp32
 from .options import ExportOptions

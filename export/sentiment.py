@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from ..bundle import EarlyExit
+from ..data.corpus import load_corpus
+from ..data.metrics import fit_temperature
+from ..data.run_folder import public_name
+from ..data.splits import sample
 from ..edge_graph.schedule import Schedule
 from ..errors import GateError
-from ..evaluate.figures import evaluate_sentiment
-from ..metrics import fit_temperature
-from ..sentiment import TASK, Sentiment
-from ..train.corpus import load_corpus
-from ..train.runs import public_name
-from ..train.splits import sample
+from ..runtime.bundle import EarlyExit
+from ..tasks.figures import evaluate_sentiment
+from ..tasks.sentiment.pipeline import TASK, Sentiment
 from .early_exit import choose_early_exit
 from .options import ExportOptions
 from .task import CALIBRATION, Figures, Task

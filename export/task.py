@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from ..bundle import EarlyExit
 from ..edge_graph.schedule import Schedule
 from ..errors import UsageError
+from ..runtime.bundle import EarlyExit
 from .options import ExportOptions
 
 # The number of train texts that calibrate the edge graph.

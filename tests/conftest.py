@@ -253,7 +253,7 @@ LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_
 
 def edit_manifest(bundle: Path, **changes: object) -> None:
     """Change a manifest the way somebody who knows the format would: with a new sha256 of itself."""
-    from edge_imdb.bundle import seal
+    from edge_imdb.runtime.bundle import seal
 
     path = bundle / "edge.json"
     record = {**json.loads(path.read_text()), **changes}
@@ -262,7 +262,7 @@ def edit_manifest(bundle: Path, **changes: object) -> None:
 
 def renew_hashes(bundle: Path) -> None:
     """Make the manifest list the files as they are now."""
-    from edge_imdb.bundle import sha256
+    from edge_imdb.runtime.bundle import sha256
 
     files = json.loads((bundle / "edge.json").read_text())["files"]
     found = {name: bundle / name for name in files if (bundle / name).is_file()}

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from edge_imdb import FillMask, Sentiment
-from edge_imdb.bundle import open_bundle, seal
+from edge_imdb.data.datasets import read_reviews
+from edge_imdb.data.tables import iter_texts
+from edge_imdb.data.text import Truncation, clean
 from edge_imdb.errors import BundleError, EdgeImdbError, InputError
-from edge_imdb.evaluate.datasets import read_reviews
-from edge_imdb.tables import iter_texts
-from edge_imdb.text import Truncation, clean
+from edge_imdb.runtime.bundle import open_bundle, seal
 
 # The same texts in every run, so that a failure comes from a change to the code. `make soak` searches further.
 settings.register_profile(

@@ -17,8 +17,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from edge_imdb import FillMask, Sentiment
-from edge_imdb.bundle import EMBEDDED, MORE_GRAPHS
 from edge_imdb.errors import GateError
+from edge_imdb.runtime.bundle import EMBEDDED, MORE_GRAPHS
 
 TEXTS = [
     "A great film.",

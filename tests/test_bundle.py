@@ -13,8 +13,8 @@ import pytest
 from conftest import edit_manifest
 
 from edge_imdb import Sentiment
-from edge_imdb.bundle import WEIGHTS, sha256
 from edge_imdb.errors import BundleError
+from edge_imdb.runtime.bundle import WEIGHTS, sha256
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_run_folder_given_for_a_bundle_is_told_apart(tiny_run: Path) -> None:
 
 
 def test_embedded_bundle_is_small_enough_and_says_nothing_of_its_machine() -> None:
-    from edge_imdb.bundle import EMBEDDED, open_bundle
+    from edge_imdb.runtime.bundle import EMBEDDED, open_bundle
 
     bundle = open_bundle(EMBEDDED / "sentiment", "sentiment")
     for name in bundle.files:

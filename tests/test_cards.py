@@ -11,7 +11,7 @@ from conftest import fill_options, tiny_options
 
 pytest.importorskip("huggingface_hub", reason="the extra train is not installed")
 
-from edge_imdb.train.card import render_card
+from edge_imdb.tasks.card import render_card
 
 
 def metrics_of(run: Path, **changes: Any) -> dict[str, Any]:

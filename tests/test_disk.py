@@ -14,9 +14,9 @@ import pytest
 from conftest import as_arguments, fill_options, run_command, tiny_options
 from killing import Workshop
 
-from edge_imdb.bundle import open_bundle
 from edge_imdb.errors import OutputError
 from edge_imdb.output import locked, staging
+from edge_imdb.runtime.bundle import open_bundle
 
 Files = tuple[Path, Path]
 

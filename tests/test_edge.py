@@ -15,11 +15,11 @@ from conftest import edit_manifest, make_reviews, run_command, write_csv
 from safetensors.numpy import load_file, save_file
 
 from edge_imdb import Sentiment
+from edge_imdb.data.datasets import Reviews
 from edge_imdb.edge_graph.quantize import quantize_rows
 from edge_imdb.edge_graph.targets import TARGETS, resolve_target
 from edge_imdb.edge_graph.write import write_edge
 from edge_imdb.errors import BundleError, GateError, InputError, UsageError
-from edge_imdb.evaluate.datasets import Reviews
 from edge_imdb.export.early_exit import lowest_threshold
 
 MASK = 4
@@ -253,7 +253,7 @@ class Reader:
     """A stand-in for a model in choose_early_exit: it knows the label from the words that it has read."""
 
     def __init__(self, knows_at: int) -> None:
-        from edge_imdb.text import Truncation
+        from edge_imdb.data.text import Truncation
 
         self.bundle = type("B", (), {"truncation": Truncation(512, 0.25)})
         self.knows_at = knows_at

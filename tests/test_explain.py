@@ -20,11 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_imdb import Sentiment
-from edge_imdb.attribution import Attribution, Located
-from edge_imdb.bundle import EMBEDDED, GRAPHS, MORE_GRAPHS, WEIGHTS, open_bundle, sha256
 from edge_imdb.cli.explain import parts_of
+from edge_imdb.data.text import clean, clean_with_spans
 from edge_imdb.errors import BundleError, GateError, InputError
-from edge_imdb.text import clean, clean_with_spans
+from edge_imdb.runtime.bundle import EMBEDDED, GRAPHS, MORE_GRAPHS, WEIGHTS, open_bundle, sha256
+from edge_imdb.tasks.sentiment.attribution import Attribution, Located
 
 EXAMPLE = "The plot is thin but the leads are charming."
 MARKED_UP = (
@@ -111,7 +111,7 @@ def test_subsets_are_refused_for_a_graph_of_fill_mask(tmp_path: Path) -> None:
 
 
 def test_an_older_bundle_gets_the_further_graphs_and_keeps_its_weights(tiny_bundle: Path, tmp_path: Path) -> None:
-    from edge_imdb.edge_graph.more import upgrade
+    from edge_imdb.edge_graph.derived_graphs import upgrade
 
     folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     before = Sentiment(folder, precision="int8")("A great film.")

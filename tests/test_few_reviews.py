@@ -11,10 +11,10 @@ import pytest
 from conftest import make_reviews, tiny_options, write_csv
 
 from edge_imdb import Sentiment
-from edge_imdb.bundle import EMBEDDED
+from edge_imdb.data.corpus import ENOUGH, about_splits, load_corpus
+from edge_imdb.data.metrics import fit_temperature, log_loss, softmax
 from edge_imdb.errors import GateError
-from edge_imdb.metrics import fit_temperature, log_loss, softmax
-from edge_imdb.train.corpus import ENOUGH, about_splits, load_corpus
+from edge_imdb.runtime.bundle import EMBEDDED
 from edge_imdb.train.options import hyperparameters
 
 

@@ -18,7 +18,7 @@ from onnx import numpy_helper
 
 from edge_imdb import FillMask
 from edge_imdb.errors import BundleError, DataError, GateError, InputError, UsageError
-from edge_imdb.fill_mask import windows
+from edge_imdb.tasks.fill_mask.pipeline import windows
 
 ONE = "I think the [MASK] was great."
 TWO = "I think the [MASK] was [MASK]. In the end the cast was dull."
@@ -144,8 +144,8 @@ def test_fp32_gate_refuses_a_graph_of_other_weights(
 
 
 def test_evaluation_agrees_with_training(fp32: FillMask, fill_run: Path, reviews_csv: tuple[Path, Path]) -> None:
-    from edge_imdb.evaluate.datasets import read_texts
-    from edge_imdb.evaluate.figures import evaluate_fill_mask
+    from edge_imdb.data.datasets import read_texts
+    from edge_imdb.tasks.figures import evaluate_fill_mask
 
     got = evaluate_fill_mask(fp32, read_texts(str(reviews_csv[1]), "test"))
     expected = json.loads((fill_run / "metrics.json").read_text())["test"]
@@ -155,7 +155,7 @@ def test_evaluation_agrees_with_training(fp32: FillMask, fill_run: Path, reviews
 
 
 def test_evaluation_of_next_to_no_text_is_refused(fp32: FillMask) -> None:
-    from edge_imdb.evaluate.figures import evaluate_fill_mask
+    from edge_imdb.tasks.figures import evaluate_fill_mask
 
     with pytest.raises(DataError, match="No word was masked"):
         evaluate_fill_mask(fp32, ["good"])
@@ -330,7 +330,7 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(
 ) -> None:
     import shutil
 
-    from edge_imdb.bundle import EMBEDDED, sha256
+    from edge_imdb.runtime.bundle import EMBEDDED, sha256
 
     folder = Path(shutil.copytree(fill_bundle, tmp_path / "bundle"))
     shutil.copy(EMBEDDED / "sentiment" / "tokenizer.json", folder / "tokenizer.json")
@@ -410,7 +410,7 @@ def test_fill_prints_json_a_line_and_reads_files(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_usage_is_one_sentence(arguments: list[str], code: int, words: str) -> None:
-    from edge_imdb.bundle import EMBEDDED
+    from edge_imdb.runtime.bundle import EMBEDDED
 
     given = [str(EMBEDDED / "sentiment") if argument == "SENTIMENT" else argument for argument in arguments]
     result = run_command("fill", *given)

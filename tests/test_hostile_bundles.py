@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 
 from edge_imdb import FillMask, Sentiment
 from edge_imdb.errors import BundleError
-from edge_imdb.external_data import check_external_data
+from edge_imdb.runtime.external_data import check_external_data
 
 GRAPH, DATA = "onnx/model_edge.onnx", "onnx/model_quantized.onnx_data"
 MUTATIONS = 500

@@ -11,7 +11,7 @@ import pytest
 from conftest import make_reviews, run_command
 from fake_hub import environment_of, serving
 
-from edge_imdb.hub import go_offline_if_unreachable
+from edge_imdb.runtime.hub import go_offline_if_unreachable
 
 pytest.importorskip("datasets", reason="datasets is not installed")
 

@@ -15,7 +15,7 @@ import pytest
 from conftest import edit_manifest, run_command
 from fake_hub import environment_of, serving
 
-from edge_imdb.bundle import EMBEDDED
+from edge_imdb.runtime.bundle import EMBEDDED
 
 NEEDED = {"edge.json", "config.json", "tokenizer.json", "onnx/model_edge.onnx", "onnx/model_quantized.onnx_data"}
 

@@ -10,8 +10,8 @@ import pytest
 from conftest import edit_manifest, run_command
 
 from edge_imdb import Sentiment
-from edge_imdb.bundle import EMBEDDED
-from edge_imdb.session import usable_cores
+from edge_imdb.runtime.bundle import EMBEDDED
+from edge_imdb.runtime.session import usable_cores
 
 
 def test_info_tells_threads_length_and_language(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ import pytest
 from conftest import edit_manifest
 
 from edge_imdb import FillMask, Sentiment
-from edge_imdb.bundle import EMBEDDED
+from edge_imdb.data.inputs import ordered_map
 from edge_imdb.errors import BundleError, InputError, UsageError
-from edge_imdb.inputs import ordered_map
+from edge_imdb.runtime.bundle import EMBEDDED
 
 TEXTS = ["a great film", "a dull, lifeless film", "moving"]
 NAN = float("nan")
@@ -195,7 +195,7 @@ def test_results_are_typed_for_mypy_strict(tmp_path: Path) -> None:
     (tmp_path / "use.py").write_text(
         "from collections.abc import Iterator\n"
         "from edge_imdb import FillMask, Sentiment\n"
-        "from edge_imdb.sentiment import Label, LabelOrNull\n"
+        "from edge_imdb.tasks.sentiment.pipeline import Label, LabelOrNull\n"
         "s, f = Sentiment(), FillMask()\n"
         "one: list[Label] = s('great')\n"
         "score: float = s('great')[0]['score']\n"
@@ -326,7 +326,7 @@ def test_an_abandoned_generator_leaves_no_worker_behind_and_does_not_hang() -> N
 def test_a_process_ends_though_a_stream_that_was_left_waits_for_its_input() -> None:
     code = (
         "import os\n"
-        "from edge_imdb.inputs import ordered_map\n"
+        "from edge_imdb.data.inputs import ordered_map\n"
         "results = ordered_map(str.strip, os.fdopen(0, closefd=False), 2)\n"
         "print(next(results))\n"
     )

@@ -15,7 +15,7 @@ import pytest
 from conftest import as_arguments, fill_options, make_reviews, tiny_options, write_csv
 from killing import Workshop
 
-from edge_imdb.bundle import open_bundle
+from edge_imdb.runtime.bundle import open_bundle
 
 KILLS = 30
 

@@ -8,18 +8,9 @@ import numpy as np
 import pytest
 from conftest import SHARED, make_reviews
 
-from edge_imdb.bundle import EMBEDDED
+from edge_imdb.data.masking import IGNORED, Ids, Vocabulary, choose, draw, evaluation_batches, join_chunks, replace
 from edge_imdb.errors import DataError, InputError
-from edge_imdb.evaluate.masking import (
-    IGNORED,
-    Ids,
-    Vocabulary,
-    choose,
-    draw,
-    evaluation_batches,
-    join_chunks,
-    replace,
-)
+from edge_imdb.runtime.bundle import EMBEDDED
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +111,7 @@ def test_evaluation_masks_of_imdb_are_fixed(tokenizer: object, vocabulary: Vocab
     if not (SHARED / "imdb").exists():
         pytest.skip("the IMDb data set is not beside this clone, in ../shared/imdb")
     pytest.importorskip("datasets", reason="datasets is not installed")
-    from edge_imdb.evaluate.datasets import read_texts
+    from edge_imdb.data.datasets import read_texts
 
     chunks = join_chunks(tokenizer, read_texts(str(SHARED / "imdb"), "test"), 256)  # type: ignore[arg-type]
     assert chunks.shape == (28393, 256)

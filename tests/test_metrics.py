@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_imdb import metrics
+from edge_imdb.data import metrics
 
 
 def draw(rows: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

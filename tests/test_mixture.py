@@ -12,8 +12,8 @@ from conftest import fill_options, make_reviews, tiny_options, write_csv
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 
+from edge_imdb.data.corpus import Corpus, load_corpus, load_texts
 from edge_imdb.errors import UsageError
-from edge_imdb.train.corpus import Corpus, load_corpus, load_texts
 from edge_imdb.train.options import hyperparameters
 
 NAMED = ("sentence", "label")
@@ -133,8 +133,8 @@ def test_a_run_tells_the_figures_of_each_data_set_and_its_export_too(
 
 
 def test_spans_are_parts_of_long_reviews_and_the_same_for_the_same_seed(tiny_bert: Path) -> None:
-    from edge_imdb.evaluate.datasets import Reviews
-    from edge_imdb.text import ReviewEncoder, Truncation
+    from edge_imdb.data.datasets import Reviews
+    from edge_imdb.data.text import ReviewEncoder, Truncation
     from edge_imdb.train.base import load_tokenizer
     from edge_imdb.train.sentiment import encode_reviews
 

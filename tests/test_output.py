@@ -68,7 +68,7 @@ def test_symlinks_and_files_are_no_place_for_a_folder(tmp_path: Path) -> None:
 
 def test_a_reader_never_sees_half_a_bundle_though_writers_are_killed(tiny_bundle: Path, tmp_path: Path) -> None:
     """Export's last step many times, each writer killed at a different moment: a reader always finds a whole bundle."""
-    from edge_imdb.bundle import open_bundle
+    from edge_imdb.runtime.bundle import open_bundle
 
     target = tmp_path / "sentiment"
     shutil.copytree(tiny_bundle, target)

@@ -44,7 +44,13 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    modules = ("edge_imdb.cli.score", "edge_imdb.scoring", "edge_imdb.sentiment", "onnxruntime", "pyarrow.parquet")
+    modules = (
+        "edge_imdb.cli.score",
+        "edge_imdb.scoring",
+        "edge_imdb.tasks.sentiment.pipeline",
+        "onnxruntime",
+        "pyarrow.parquet",
+    )
     server = Workshop(tmp_path_factory.mktemp("workshop"), (*modules, "tokenizers"))
     yield server
     server.close()

@@ -12,8 +12,8 @@ import pytest
 from conftest import make_reviews
 
 import edge_imdb
+from edge_imdb.data.tables import iter_texts
 from edge_imdb.errors import EdgeImdbError, InputError, UsageError
-from edge_imdb.tables import iter_texts
 
 pyarrow = pytest.importorskip("pyarrow", reason="score needs pyarrow")
 from pyarrow import parquet  # noqa: E402

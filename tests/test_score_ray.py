@@ -29,7 +29,7 @@ if importlib.util.find_spec("ray") is None:
     pytest.skip("ray isn't installed here: make test runs this file in .venv-ray", allow_module_level=True)
 
 import edge_imdb
-from edge_imdb.bundle import EMBEDDED, open_bundle
+from edge_imdb.runtime.bundle import EMBEDDED, open_bundle
 from edge_imdb.scoring.labels import Options, bundle_files, bundle_sha256
 
 ROWS = 600
@@ -196,7 +196,7 @@ def test_a_bundle_that_a_node_lacks_is_sent_there(cluster: str, reviews: Path, t
     for name, data in bundle_files(Options()).items():
         (other / name).parent.mkdir(parents=True, exist_ok=True)
         (other / name).write_bytes(data)
-    from edge_imdb.bundle import seal
+    from edge_imdb.runtime.bundle import seal
 
     record = json.loads((other / "edge.json").read_text())
     record["calibration"]["temperature"] *= 2

@@ -15,8 +15,8 @@ from conftest import make_reviews, tiny_options, write_csv
 pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from edge_imdb.cli.main import cli
+from edge_imdb.data.text import clean
 from edge_imdb.errors import EdgeImdbError
-from edge_imdb.text import clean
 from edge_imdb.train.scored import load_scored
 
 NAMES = ["neg", "pos"]

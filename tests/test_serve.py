@@ -19,7 +19,7 @@ from conftest import edit_manifest, run_command
 from serving import LONG, Server, serving
 
 from edge_imdb import FillMask, Sentiment
-from edge_imdb.bundle import EMBEDDED, GRAPHS
+from edge_imdb.runtime.bundle import EMBEDDED, GRAPHS
 
 CLIENTS = Path(__file__).resolve().parents[1] / ".clients"
 TEXTS = ["great film", "A dull plot, lifeless and clumsy.", "映画は naïve 🎬", "one <br /> two &amp; three\x00", LONG]

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from conftest import make_reviews
 
-from edge_imdb import Sentiment, session
+from edge_imdb import Sentiment
 from edge_imdb.errors import ProviderError, UsageError
+from edge_imdb.runtime import session
 
 
 def test_auto_falls_back_to_the_cpu_in_so_many_words(

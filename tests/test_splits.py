@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from conftest import make_reviews
 
+from edge_imdb.data.splits import fingerprint, hold_out, sample
 from edge_imdb.errors import DataError
-from edge_imdb.train.splits import fingerprint, hold_out, sample
 
 TEXTS = [text for text, _ in make_reviews(400)]
 LABELS = [i % 2 for i in range(400)]

@@ -19,13 +19,13 @@ import pytest
 from conftest import make_reviews, write_csv
 
 from edge_imdb import Sentiment
-from edge_imdb.bundle import EMBEDDED
 from edge_imdb.cli.main import cli
 from edge_imdb.cli.texts import as_json_line
+from edge_imdb.data.datasets import read_reviews
+from edge_imdb.data.tables import iter_rows, iter_texts
+from edge_imdb.data.text import is_blank
 from edge_imdb.errors import BlankError, DataError, InputError, MissingDependencyError, UsageError
-from edge_imdb.evaluate.datasets import read_reviews
-from edge_imdb.tables import iter_rows, iter_texts
-from edge_imdb.text import is_blank
+from edge_imdb.runtime.bundle import EMBEDDED
 
 TEXTS = ["great film", 'a "quoted", comma; film', "喜欢这部电影 🎬", "two\nlines" + "x" * 40_000]
 SENTIMENT = str(EMBEDDED / "sentiment")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from edge_imdb import text as texts
-from edge_imdb.bundle import EMBEDDED
+from edge_imdb.data import text as texts
+from edge_imdb.data.text import ReviewEncoder, Truncation, clean
 from edge_imdb.errors import BlankError, InputError, UsageError
-from edge_imdb.text import ReviewEncoder, Truncation, clean
+from edge_imdb.runtime.bundle import EMBEDDED
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ def test_own_data_may_have_any_number_of_labels(tiny_bert: Path, tmp_path: Path)
 
 
 def test_train_reviews_that_stand_in_test_are_dropped(tiny_bert: Path, tmp_path: Path) -> None:
-    from edge_imdb.train.corpus import load_corpus
+    from edge_imdb.data.corpus import load_corpus
     from edge_imdb.train.options import hyperparameters
 
     rows = make_reviews(60)
@@ -199,7 +199,7 @@ def test_train_reviews_that_stand_in_test_are_dropped(tiny_bert: Path, tmp_path:
 def test_a_semicolon_csv_is_trained_on_with_its_delimiter_and_refused_with_a_hint_without(
     tiny_bert: Path, tmp_path: Path
 ) -> None:
-    from edge_imdb.train.corpus import load_corpus
+    from edge_imdb.data.corpus import load_corpus
     from edge_imdb.train.options import hyperparameters
 
     path = tmp_path / "reviews.csv"
@@ -215,7 +215,7 @@ def test_a_semicolon_csv_is_trained_on_with_its_delimiter_and_refused_with_a_hin
 def test_imdb_has_123_train_reviews_in_test() -> None:
     if not (SHARED / "imdb").exists():
         pytest.skip("the IMDb data set is not beside this clone, in ../shared/imdb")
-    from edge_imdb.train.corpus import load_corpus
+    from edge_imdb.data.corpus import load_corpus
     from edge_imdb.train.options import SentimentOptions, hyperparameters
 
     corpus = load_corpus(hyperparameters(SentimentOptions(data=str(SHARED / "imdb"))))

@@ -122,8 +122,8 @@ def test_perplexity_is_that_of_transformers_own_model(fill_run: Path, reviews_cs
     import torch
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-    from edge_imdb.evaluate.datasets import read_texts
-    from edge_imdb.evaluate.masking import IGNORED, Vocabulary, evaluation_batches, join_chunks
+    from edge_imdb.data.datasets import read_texts
+    from edge_imdb.data.masking import IGNORED, Vocabulary, evaluation_batches, join_chunks
 
     tokenizer = AutoTokenizer.from_pretrained(fill_run).backend_tokenizer
     chunks = join_chunks(tokenizer, read_texts(str(reviews_csv[1]), "test"), 64)
@@ -215,7 +215,7 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(
 
 
 def test_unlabelled_reviews_are_trained_on_but_never_measured_on(tiny_bert: Path, tmp_path: Path) -> None:
-    from edge_imdb.train.corpus import load_texts
+    from edge_imdb.data.corpus import load_texts
     from edge_imdb.train.options import hyperparameters
 
     folder = tmp_path / "data"
@@ -242,7 +242,7 @@ def test_imdb_gives_its_train_reviews_less_those_in_test() -> None:
     if not (SHARED / "imdb").exists():
         pytest.skip("the IMDb data set is not beside this clone, in ../shared/imdb")
     pytest.importorskip("datasets", reason="datasets is not installed")
-    from edge_imdb.train.corpus import load_texts
+    from edge_imdb.data.corpus import load_texts
     from edge_imdb.train.options import FillMaskOptions, hyperparameters
 
     texts = load_texts(hyperparameters(FillMaskOptions(data=str(SHARED / "imdb"))))

@@ -14,9 +14,9 @@ from conftest import edit_manifest, make_reviews, tiny_options, write_csv
 from safetensors.numpy import load_file
 
 from edge_imdb import FillMask, Sentiment
-from edge_imdb.bundle import open_bundle
 from edge_imdb.edge_graph.quantize import quantize_rows
 from edge_imdb.errors import BaseModelError, BundleError, UsageError
+from edge_imdb.runtime.bundle import open_bundle
 
 
 def weights_of(bundle: Path, task: str) -> dict[str, np.ndarray]:
@@ -206,8 +206,8 @@ def test_a_bundle_without_int8_or_with_a_wrong_byte_is_refused(tiny_bundle: Path
 
 
 def test_longer_reviews_are_trained_on_cut_too(tiny_bert: Path, tmp_path: Path) -> None:
-    from edge_imdb.evaluate.datasets import Reviews
-    from edge_imdb.text import ReviewEncoder, Truncation
+    from edge_imdb.data.datasets import Reviews
+    from edge_imdb.data.text import ReviewEncoder, Truncation
     from edge_imdb.train.base import load_tokenizer
     from edge_imdb.train.sentiment import encode_reviews
 

@@ -29,13 +29,13 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from edge_imdb import FillMask, Sentiment
-from edge_imdb.bundle import EMBEDDED, MORE_GRAPHS, TOKENIZER, open_bundle
+from edge_imdb.data.text import clean
 from edge_imdb.errors import BundleError, OutputError
-from edge_imdb.text import clean
+from edge_imdb.runtime.bundle import EMBEDDED, MORE_GRAPHS, TOKENIZER, open_bundle
 from edge_imdb.web import site as site_module
+from edge_imdb.web.character_tables import TARGET, render_tables
 from edge_imdb.web.server import make_server
 from edge_imdb.web.site import HERE, Site, build_site, make_site, runtime_files
-from edge_imdb.web.tables import TARGET, render_tables
 
 MODELS: dict[str, Path | None] = {"sentiment": EMBEDDED / "sentiment", "fill-mask": EMBEDDED / "fill-mask"}
 NODE = shutil.which("node")

@@ -30,8 +30,8 @@ from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import DistilBertForMaskedLM
 
-from ..errors import BaseModelError, DataError, UsageError
-from ..evaluate.masking import (
+from ..data.corpus import Texts, about_splits, load_texts
+from ..data.masking import (
     EVALUATION_LENGTH,
     EVALUATION_PROBABILITY,
     IGNORED,
@@ -44,13 +44,13 @@ from ..evaluate.masking import (
     replace,
     sentence_chunks,
 )
+from ..data.splits import fingerprint
+from ..errors import BaseModelError, DataError, UsageError
 from .base import interpolate, load_masked_lm, load_tokenizer
-from .corpus import Texts, about_splits, load_texts
 from .energy import EnergyMeter
 from .options import FillMaskOptions, hyperparameters
 from .progress import read_log, write_record
 from .runs import Run, computes_bf16, described, has_accelerator, open_run, setting
-from .splits import fingerprint
 
 TASK = "fill-mask"
 CHECKPOINT = "checkpoint.safetensors"

@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import Field, dataclass, field, fields
-from pathlib import Path
+from dataclasses import Field, dataclass, fields
 from typing import Any
 
+from ..data.datasets import DATA
+from ..data.text import SPECIAL
 from ..edge_graph.schedule import Schedule
 from ..errors import UsageError
-from ..text import SPECIAL
+from ..options import option
 
-# The default checkpoint to start from, and the default data set.
+# The default checkpoint to start from.
 BASE = "distilbert/distilbert-base-uncased"
-DATA = "stanfordnlp/imdb"
 
-# Files of a finished run, written by train and read by export: the run's figures, whose file also marks the folder as
-# one of our runs, and its options, which --resume and export need on this machine and which contain its paths.
-METRICS = "metrics.json"
-RECORD = "run.json"
 PRECISIONS = ("auto", "bf16", "fp32")
 UNITS = ("word", "token")
 POLICIES = ("80-10-10", "mask")
-
-
-def uploaded_files(run: Path) -> list[str]:
-    """The names of a finished run's files but for its record, which has paths of this machine."""
-    return [path.name for path in sorted(run.iterdir()) if path.is_file() and path.name != RECORD]
-
-
-def option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
-    """A field of a dataclass of options: its default, its help, and what may be chosen."""
-    return field(default=default, metadata={"help": text, "choices": choices})
 
 
 @dataclass(frozen=True)
@@ -228,8 +213,3 @@ def hyperparameters(options: Options) -> dict[str, Any]:
     """The options that decide the weights, as JSON has them."""
     values = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in NOT_HYPERPARAMETERS}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-
-
-def sources_of(data: str | Sequence[str]) -> list[str]:
-    """The data sets of a run's option ``data``, which is one name or several."""
-    return [data] if isinstance(data, str) else list(data)

@@ -21,12 +21,14 @@ import transformers
 from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from ..data.datasets import sources_of
+from ..data.run_folder import METRICS, RECORD, public_name, uploaded_files
 from ..errors import EdgeImdbError, OutputError, UsageError
-from ..hub import check_access, upload
 from ..output import check_free, discard, locked, staging, write_text
-from .card import render_card
+from ..runtime.hub import check_access, upload
+from ..tasks.card import render_card
 from .energy import check_country
-from .options import METRICS, RECORD, Options, hyperparameters, sources_of, uploaded_files
+from .options import Options, hyperparameters
 from .progress import draw_curves, read_log, write_log
 
 # mallopt's parameters, from malloc.h.
@@ -257,13 +259,6 @@ def public(values: dict[str, Any]) -> dict[str, Any]:
     """Hyperparameters for others to read. Of a local path only the last part is kept, so that no folder is revealed."""
     local = ("base", "data", "test_data", "leave_out", "scored")
     return {name: public_name(value) if name in local else value for name, value in values.items()}
-
-
-def public_name(value: str | list[str] | None) -> Any:
-    """A Hub id as it is, and of a local path its last part; of several, a list of them."""
-    if isinstance(value, list):
-        return [public_name(part) for part in value]
-    return Path(value).name if value and Path(value).exists() else value
 
 
 def hardware(device: str) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.datasets import known_as
+from ..data.tables import PREFIX, column_of, is_table, iter_rows
+from ..data.text import clean, is_blank
 from ..errors import DataError, InputError
-from ..evaluate.datasets import known_as
-from ..tables import PREFIX, column_of, is_table, iter_rows
-from ..text import clean, is_blank
 
 
 @dataclass

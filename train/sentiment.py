@@ -23,21 +23,22 @@ from transformers import (
     set_seed,
 )
 
+from ..data.corpus import ENOUGH, Corpus, about_splits, load_corpus
+from ..data.datasets import Reviews, sources_of
+from ..data.metrics import accuracy, classification_metrics, fit_temperature, log_loss, softmax
+from ..data.run_folder import public_name
+from ..data.splits import fingerprint, sample
+from ..data.text import ReviewEncoder, Truncation
 from ..edge_graph.schedule import Schedule
 from ..errors import UsageError
-from ..evaluate.datasets import Reviews
-from ..metrics import accuracy, classification_metrics, fit_temperature, log_loss, softmax
-from ..text import ReviewEncoder, Truncation
 from .base import classifies, interpolate, layers_of, load_classifier, load_tokenizer
 from .batches import GroupedByLength
-from .corpus import ENOUGH, Corpus, about_splits, load_corpus
 from .dropping import TokenDroppingClassifier
 from .energy import EnergyMeter
-from .options import SentimentOptions, hyperparameters, sources_of
+from .options import SentimentOptions, hyperparameters
 from .progress import ProgressBar, RunLog, read_log
-from .runs import Run, computes_bf16, described, has_accelerator, open_run, public_name, setting
+from .runs import Run, computes_bf16, described, has_accelerator, open_run, setting
 from .scored import Scored, load_scored
-from .splits import fingerprint, sample
 
 TASK = "sentiment"
 # A validation log loss over this share of that of a guess means that the run has learnt next to nothing.
@@ -289,7 +290,7 @@ def encode_reviews(
     """The reviews as the model reads them, and for training parts of them with the same label.
 
     With ``short`` a truncated copy of each longer review is added: at run time the early exit reads such a review
-    (edge_imdb.bundle.EarlyExit), and a model that has only seen whole reviews is less confident about it than it could
+    (`runtime.bundle.EarlyExit`), and a model that has only seen whole reviews is less confident about it than it could
     be. With ``spans`` a random span of each review of more tokens is added, of a quarter of them up to ``spans``.
     """
     draw = np.random.RandomState(seed % 2**32)

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..bundle import find_bundle
 from ..errors import MissingDependencyError, UsageError
+from ..runtime.bundle import find_bundle
 
 if TYPE_CHECKING:
-    from ..fill_mask import FillMask
-    from ..sentiment import Sentiment
+    from ..tasks.fill_mask.pipeline import FillMask
+    from ..tasks.sentiment.pipeline import Sentiment
 
 
 EXACT = click.option(
@@ -58,7 +58,7 @@ class ModelOptions:
 
     def folder(self, task: str) -> str | Path | None:
         """Like ``place``, for a job that needs the whole bundle: a repository is fetched, and its folder returned."""
-        from ..hub import fetch_bundle, is_repository
+        from ..runtime.hub import fetch_bundle, is_repository
 
         if self.model is not None and is_repository(self.model):
             return fetch_bundle(self.model, task, self.revision)
@@ -70,7 +70,7 @@ class ModelOptions:
 
     def fill_mask(self) -> FillMask:
         """Open a fill-mask bundle. Raises the errors of FillMask."""
-        from ..fill_mask import FillMask
+        from ..tasks.fill_mask.pipeline import FillMask
 
         return FillMask(
             self.place("fill-mask"),
@@ -91,7 +91,7 @@ class ReviewOptions:
 
     def sentiment(self, options: ModelOptions, min_score: float = 0.0) -> Sentiment:
         """Open a sentiment bundle. Raises the errors of Sentiment."""
-        from ..sentiment import Sentiment
+        from ..tasks.sentiment.pipeline import Sentiment
 
         threads = 1 if options.threads is None and self.workers > 1 else options.threads
         return Sentiment(
@@ -239,7 +239,7 @@ def progress_bar(items: Iterable[Any] | None, length: int, label: str, hidden: b
     )
 
 
-def workshop(name: str, extra: str) -> Any:
+def import_extra(name: str, extra: str) -> Any:
     """Import a module of ``train``, ``export`` or ``serve``; if a package is missing, the error names the extra."""
     try:
         return importlib.import_module(name)
@@ -248,7 +248,7 @@ def workshop(name: str, extra: str) -> Any:
         if missing == "edge_imdb":
             raise
         if missing == "onnxruntime":
-            from ..session import runtime
+            from ..runtime.session import runtime
 
             runtime()
         extra = _extra_of(missing, extra)

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import click
 
-from ..bundle import TASKS
+from ..data.datasets import DATA
 from ..errors import UsageError
-from ..hub import go_offline_if_unreachable
-from ..train.options import DATA
+from ..runtime.bundle import TASKS
+from ..runtime.hub import go_offline_if_unreachable
 from .common import ModelOptions, ReviewOptions, model_options, progress_bar, review_options
 
 
@@ -60,9 +60,9 @@ def evaluate(
             raise UsageError("--exact, --sliding-windows and --workers are for sentiment: leave them out.")
         _evaluate_fill_mask(data, split, text_column, delimiter, limit, as_json, model_options)
         return
-    from ..evaluate.datasets import read_reviews
-    from ..evaluate.figures import evaluate_sentiment
-    from ..train.splits import sample
+    from ..data.datasets import read_reviews
+    from ..data.splits import sample
+    from ..tasks.figures import evaluate_sentiment
 
     sentiment = review_options.sentiment(model_options)
     reviews = read_reviews(data, split, text_column, label_column, names=sentiment.labels, delimiter=delimiter)
@@ -95,9 +95,9 @@ def _evaluate_fill_mask(
     as_json: bool,
     model_options: ModelOptions,
 ) -> None:
-    from ..evaluate.datasets import read_texts
-    from ..evaluate.figures import evaluate_fill_mask
-    from ..train.splits import sample
+    from ..data.datasets import read_texts
+    from ..data.splits import sample
+    from ..tasks.figures import evaluate_fill_mask
 
     fill_mask = model_options.fill_mask()
     texts = read_texts(data, split, text_column, delimiter)

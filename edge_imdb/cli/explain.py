@@ -51,7 +51,7 @@ def explain(
     """
     example = 'edge-imdb explain "The plot is thin but the leads are charming."'
     rows = open_rows(texts, file, column, delimiter, skip_blank, example)
-    from ..sentiment import Sentiment
+    from ..tasks.sentiment.pipeline import Sentiment
 
     sentiment = Sentiment(
         model_options.place("sentiment"),

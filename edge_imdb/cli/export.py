@@ -8,9 +8,9 @@ from typing import Any, get_type_hints
 
 import click
 
-from ..bundle import TASKS
 from ..export.options import ExportOptions
-from .common import dataclass_options, say, workshop
+from ..runtime.bundle import TASKS
+from .common import dataclass_options, import_extra, say
 
 EXPORT_TASKS = (*TASKS, "all")
 
@@ -44,6 +44,6 @@ def export(task: str, source: str, folder: str, **options: Any) -> None:
             if finished and name not in finished:
                 say(f"There is no finished run in {Path(source) / name}: {name} is not exported.")
         tasks = tuple(finished) or TASKS
-    pipeline = workshop("edge_imdb.export.pipeline", "export")
+    pipeline = import_extra("edge_imdb.export.pipeline", "export")
     for name in tasks:
         pipeline.export_run(name, Path(source) / name, Path(folder) / name, chosen, say)

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..bundle import TASKS, find_bundle, open_bundle
 from ..errors import EdgeImdbError, MissingDependencyError
+from ..runtime.bundle import TASKS, find_bundle, open_bundle
 
 # Of the embedded bundles; a manifest doesn't say it of others.
 LANGUAGE = "English"
@@ -25,7 +25,7 @@ def info(as_json: bool) -> None:
     A command uses the bundle given with --model; without it, $EDGE_IMDB_MODELS/TASK if that variable is set, then
     ./models/TASK if it exists, then the embedded bundle.
     """
-    from ..session import available_providers, choose_provider, runtime, usable_cores
+    from ..runtime.session import available_providers, choose_provider, runtime, usable_cores
 
     record: dict[str, Any] = {"edge-imdb": __version__, "python": platform.python_version()}
     try:

@@ -12,7 +12,7 @@ from .common import MIN_SCORE, ModelOptions, ReviewOptions, model_options, revie
 from .texts import as_json_line, file_options, open_rows, text_arguments
 
 if TYPE_CHECKING:
-    from ..sentiment import Label
+    from ..tasks.sentiment.pipeline import Label
 
 
 @click.command()

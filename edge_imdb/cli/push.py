@@ -23,9 +23,9 @@ def push(folder: Path, repository: str, private: bool) -> None:
     edge-imdb push models/sentiment user/repo
     edge-imdb predict "great film" --model user/repo
     """
-    from ..bundle import MANIFEST, open_bundle
-    from ..hub import check_access, upload
-    from ..train.options import METRICS, uploaded_files
+    from ..data.run_folder import METRICS, uploaded_files
+    from ..runtime.bundle import MANIFEST, open_bundle
+    from ..runtime.hub import check_access, upload
 
     if not folder.is_dir():
         raise BundleError(f"There is no folder {folder}: give one that `edge-imdb export` or `edge-imdb train` wrote.")

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from ..bundle import TASKS
 from ..errors import UsageError
+from ..runtime.bundle import TASKS
 from .common import EXACT, SLIDING_WINDOWS, ModelOptions, bundle_options, say
 
 # The exit code of a job that is done, but in which some rows have an error.

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from ..bundle import TASKS
+from ..runtime.bundle import TASKS
 from ..serve.limits import Limits
-from .common import EXACT, ModelOptions, workshop
+from .common import EXACT, ModelOptions, import_extra
 
 
 def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -81,7 +81,7 @@ def serve(tasks: tuple[str, ...], **values: Any) -> None:
     """
     limits = Limits(**{limit.name: values.pop(limit.name) for limit in fields(Limits)})
     tasks = tuple(dict.fromkeys(tasks)) or TASKS
-    module = workshop("edge_imdb.serve.run", "serve")
+    module = import_extra("edge_imdb.serve.run", "serve")
     for task in tasks:
         name = f"{task.replace('-', '_')}_model"
         values[name] = ModelOptions(values[name], None, values["precision"], values["provider"], None).folder(task)

@@ -69,7 +69,7 @@ class Row:
     def of(self, function: Callable[[str], Result]) -> Result:
         """``function`` of the text. Its InputErrors name the place, unless the command line has only one text."""
         if self.text is None or not isinstance(self.text, str):
-            from ..tables import no_text
+            from ..data.tables import no_text
 
             message = no_text(self.place, self.text, self.column or "text")
             raise (
@@ -109,7 +109,7 @@ class Rows:
 
         A progress bar is shown if standard error is a terminal and standard output is not.
         """
-        from ..inputs import ordered_map
+        from ..data.inputs import ordered_map
 
         def one(row: Row) -> tuple[Row, Result | BlankError]:
             try:
@@ -173,7 +173,7 @@ def open_rows(
     numbered = [Row(i, "The text" if alone else f"text {i}", text) for i, text in enumerate(texts, 1)]
     rows = Rows(iter(numbered), skip_blank=skip_blank)
     if not skip_blank:
-        from ..text import is_blank
+        from ..data.text import is_blank
 
         # All is known already, so that a mistake in the last is told before the first is printed.
         for row in numbered:
@@ -187,7 +187,7 @@ def _refuse_blank(text: str) -> None:
 
 
 def _file_rows(file: Path, column: str, delimiter: str | None, skip_blank: bool) -> Rows:
-    from ..tables import iter_values
+    from ..data.tables import iter_values
 
     rows = Rows(iter(()), skip_blank=skip_blank)
 
@@ -207,7 +207,7 @@ def _file_rows(file: Path, column: str, delimiter: str | None, skip_blank: bool)
 
 def _standard_input(usage: str | None) -> Iterator[Row]:
     """The lines of standard input. ``usage`` says what to do if it is a terminal and nobody asked for it."""
-    from ..tables import iter_lines
+    from ..data.tables import iter_lines
 
     number = 0
     # Not sys.stdin, whose lock a thread that waits for a line would hold when Python ends.

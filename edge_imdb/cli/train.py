@@ -6,10 +6,11 @@ from typing import Any, get_type_hints
 
 import click
 
+from ..data.datasets import sources_of
 from ..errors import UsageError
-from ..hub import go_offline_if_unreachable
-from ..train.options import FillMaskOptions, Options, SentimentOptions, fields_in_order, sources_of
-from .common import dataclass_options, say, workshop
+from ..runtime.hub import go_offline_if_unreachable
+from ..train.options import FillMaskOptions, Options, SentimentOptions, fields_in_order
+from .common import dataclass_options, import_extra, say
 
 
 @click.group(invoke_without_command=True)
@@ -55,7 +56,7 @@ def train_sentiment(**options: Any) -> None:
 
 def _train_sentiment(options: SentimentOptions) -> None:
     _prepare(options)
-    workshop("edge_imdb.train.sentiment", "train").train_sentiment(options, say)
+    import_extra("edge_imdb.train.sentiment", "train").train_sentiment(options, say)
 
 
 @train.command("fill-mask")
@@ -75,7 +76,7 @@ def train_fill_mask(**options: Any) -> None:
 
 def _train_fill_mask(options: FillMaskOptions) -> None:
     _prepare(options)
-    workshop("edge_imdb.train.fill_mask", "train").train_fill_mask(options, say)
+    import_extra("edge_imdb.train.fill_mask", "train").train_fill_mask(options, say)
 
 
 def _prepare(options: Options) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from ..bundle import KEPT_SHARES
+from ..runtime.bundle import KEPT_SHARES
 from .builder import GraphBuilder
 from .schedule import AT_LEAST, Schedule
 

@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ..bundle import KEPT_SHARES
 from ..errors import GateError
+from ..runtime.bundle import KEPT_SHARES
 
 _PREFIX = "batch."
 # What the edge graph's input is called within the loop.

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from safetensors.numpy import save_file
 
-from ..bundle import MANIFEST, Bundle, open_bundle
 from ..errors import BaseModelError
+from ..runtime.bundle import MANIFEST, Bundle, open_bundle
 
 Floats = NDArray[np.float32]
 

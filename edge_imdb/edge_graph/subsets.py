@@ -20,8 +20,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ..bundle import KEPT_SHARES
 from ..errors import GateError
+from ..runtime.bundle import KEPT_SHARES
 
 # A sum of attention weights is divided by, and may be 0 where a subset leaves out all that count.
 _TINY = np.float32(1e-30)

@@ -41,8 +41,8 @@ import onnx
 from onnx import TensorProto
 from safetensors.numpy import load_file
 
-from ..bundle import DATA_SUFFIX, KEPT_SHARES
 from ..errors import GateError, UsageError
+from ..runtime.bundle import DATA_SUFFIX, KEPT_SHARES
 from .attention import guarded, layer, layer_at
 from .builder import GraphBuilder
 from .calibrate import calibrate

@@ -17,9 +17,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+from ..data.tables import require
 from ..errors import InputError, UsageError, first_line
-from ..tables import require
-from .places import File, glob
+from .storage import File, glob
 
 FORMATS = {
     ".csv": "csv",

@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..data.tables import PREFIX, require
 from ..errors import InputError, OutputError, UsageError
-from ..session import usable_cores
-from ..tables import PREFIX, require
-from . import formats, manifest
+from ..runtime.session import usable_cores
+from . import formats
+from . import job_record as manifest
 from .inputs import COMPRESSIONS, Block, Reader, find_inputs, schema_of, survey
+from .job_record import Manifest
 from .labels import Labeller, Options, Outcome, with_outcomes
 from .local import Local
-from .manifest import Manifest
-from .places import File, Store, alive, exists, host, is_url, open_store, spooled
+from .storage import File, Store, alive, exists, host, is_url, open_store, spooled
 
 # A part is written once in some ten seconds of a core's work: that much is lost at most.
 PART_ROWS = 1000

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import __version__
-from ..bundle import MANIFEST, find_bundle, open_bundle
 from ..errors import BundleError, InputError, UsageError
+from ..runtime.bundle import MANIFEST, find_bundle, open_bundle
 
 # Packages whose other version may give other scores, or the same scores in other bytes.
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy", "pyarrow")
@@ -74,7 +74,7 @@ class Labeller:
         # everywhere.
         common: dict[str, Any] = {"provider": options.provider, "precision": options.precision, "threads": 1}
         if options.task == "sentiment":
-            from ..sentiment import Sentiment
+            from ..tasks.sentiment.pipeline import Sentiment
 
             self._model = Sentiment(
                 options.model,
@@ -87,7 +87,7 @@ class Labeller:
                 path = self._model.bundle.path
                 raise BundleError(f"The bundle {path} has no graph that explains a label: export it again, in int8.")
         else:
-            from ..fill_mask import FillMask
+            from ..tasks.fill_mask.pipeline import FillMask
 
             self._model = FillMask(options.model, **common)
 

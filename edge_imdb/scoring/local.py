@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ..inputs import ordered_map
+from ..data.inputs import ordered_map
 from .labels import Labeller, Outcome
 
 

@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..bundle import find_bundle
+from ..data.tables import require
 from ..errors import BundleError, EdgeImdbError, MissingDependencyError, OutputError, UsageError, first_line
 from ..output import locked, staging
-from ..tables import require
+from ..runtime.bundle import find_bundle
 from .labels import Labeller, Options, Outcome, bundle_files, bundle_sha256
 
 # Texts per call: half a second of work, so that all actors end together and a lost one loses little.

@@ -15,10 +15,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..fill_mask import MASK, FillMask
-from ..metrics import softmax
-from ..sentiment import Sentiment
-from ..text import clean
+from ..data.metrics import softmax
+from ..data.text import clean
+from ..tasks.fill_mask.pipeline import MASK, FillMask
+from ..tasks.sentiment.pipeline import Sentiment
 from .errors import RequestError
 from .limits import Limits
 

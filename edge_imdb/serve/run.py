@@ -20,8 +20,8 @@ import uvicorn
 
 from .. import __version__
 from ..errors import EdgeImdbError, UsageError
-from ..fill_mask import FillMask
-from ..sentiment import Sentiment
+from ..tasks.fill_mask.pipeline import FillMask
+from ..tasks.sentiment.pipeline import Sentiment
 from .app import make_app
 from .limits import Limits
 from .log import Forward

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..fill_mask import FillMask
-from ..sentiment import Sentiment
+from ..tasks.fill_mask.pipeline import FillMask
+from ..tasks.sentiment.pipeline import Sentiment
 from .limits import Limits
 from .log import Log
 from .metrics import Metrics

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import __version__
-from ..bundle import MANIFEST, TOKENIZER, Bundle, find_bundle, open_bundle
 from ..errors import BundleError
 from ..output import check_free, staging
+from ..runtime.bundle import MANIFEST, TOKENIZER, Bundle, find_bundle, open_bundle
 
 HERE = Path(__file__).parent
 INDEX = "site.json"

@@ -19,8 +19,8 @@ import atheris
 
 with atheris.instrument_imports(include=["edge_imdb"]):
     from edge_imdb import FillMask, Sentiment
-    from edge_imdb.bundle import EMBEDDED, open_bundle, seal
     from edge_imdb.errors import BundleError, InputError
+    from edge_imdb.runtime.bundle import EMBEDDED, open_bundle, seal
 
 
 def fuzz_text(content: bytes) -> None:

@@ -10,7 +10,7 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import BundleError
+from ..errors import BundleError
 
 # For each message, the fields that lead to tensors: field number and kind of message.
 _FIELDS: dict[str, dict[int, str]] = {

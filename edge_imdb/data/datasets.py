@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, HubError, InputError, SplitError, first_line
-from ..tables import TABLES, column_of, is_table, iter_rows, iter_texts, require
-from ..text import is_blank
+from .tables import TABLES, column_of, is_table, iter_rows, iter_texts, require
+from .text import is_blank
 
+# The default data set.
+DATA = "stanfordnlp/imdb"
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
@@ -26,6 +28,11 @@ class Reviews:
 
     def take(self, indices: Sequence[int]) -> Reviews:
         return Reviews([self.texts[i] for i in indices], [self.labels[i] for i in indices], self.names)
+
+
+def sources_of(data: str | Sequence[str]) -> list[str]:
+    """The option ``data``, which is one name or several, as a list."""
+    return [data] if isinstance(data, str) else list(data)
 
 
 def read_reviews(

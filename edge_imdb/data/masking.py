@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, InputError
-from ..text import clean
+from .text import clean
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from ..data.datasets import Reviews
+from ..data.inputs import ordered_map
+from ..data.masking import EVALUATION_LENGTH, IGNORED, Vocabulary, evaluation_batches, join_chunks, sentence_chunks
+from ..data.metrics import classification_metrics, coverage_curve
 from ..errors import DataError
-from ..fill_mask import FillMask
-from ..inputs import ordered_map
-from ..metrics import classification_metrics, coverage_curve
-from ..sentiment import Sentiment
-from .datasets import Reviews
-from .masking import EVALUATION_LENGTH, IGNORED, Vocabulary, evaluation_batches, join_chunks, sentence_chunks
+from .fill_mask.pipeline import FillMask
+from .sentiment.pipeline import Sentiment
 
 
 def evaluate_sentiment(

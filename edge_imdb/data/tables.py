@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from .errors import InputError, MissingDependencyError, UsageError, first_line
+from ..errors import InputError, MissingDependencyError, UsageError, first_line
 
 TABLES = {
     ".csv": "CSV",

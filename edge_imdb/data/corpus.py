@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, SplitError, UsageError
-from ..evaluate.datasets import Reviews, read_reviews, read_texts
-from ..tables import TABLES, is_table, iter_texts
-from ..text import clean
-from .options import sources_of
+from .datasets import Reviews, read_reviews, read_texts, sources_of
 from .splits import hold_out, sample
+from .tables import TABLES, is_table, iter_texts
+from .text import clean
 
 # With fewer reviews than this, a validation figure says little: with 100 of them, an accuracy of 90 % means 82 to 95 %.
 ENOUGH = 100

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import BundleError, UsageError, first_line
 from .bundle import CONFIG, EMBEDDED, KEPT_SHARES, MANIFEST, TOKENIZER, Bundle, find_bundle, open_bundle
-from .errors import BundleError, UsageError, first_line
 from .hub import is_repository
 from .session import choose_provider, open_session, usable_cores
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from .errors import BlankError, InputError, UsageError
+from ..errors import BlankError, InputError, UsageError
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..errors import HubError, UsageError, first_line
 from .bundle import MANIFEST, open_bundle
-from .errors import HubError, UsageError, first_line
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # Seconds until a Hub that doesn't answer is taken for unreachable.

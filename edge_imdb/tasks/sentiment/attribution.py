@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .text import Spans, clean_with_spans
+from ...data.text import Spans, clean_with_spans
 
 if TYPE_CHECKING:
-    from .text import ReviewEncoder
+    from ...data.text import ReviewEncoder
 
 # From token ids and subsets of them to the logits and those of the subsets, as Model.run_subsets.
 Run = Callable[[list[int], NDArray[np.float32]], tuple[NDArray[np.float32], NDArray[np.float32]]]

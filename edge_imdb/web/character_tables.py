@@ -3,7 +3,7 @@
 A browser's own Unicode tables differ with its age, and from those of the tokenizers package. So every code point is put
 through the real normalizer and the real pre-tokenizer, and what comes out is written down:
 
-python -m edge_imdb.web.tables
+python -m edge_imdb.web.character_tables
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from ..bundle import EMBEDDED, TOKENIZER
+from ..runtime.bundle import EMBEDDED, TOKENIZER
 
 TARGET = Path(__file__).parent / "static" / "tables.mjs"
 # A mark that is kept, of combining class 224.
@@ -72,7 +72,7 @@ def render_tables() -> str:
     }
     lines = [f"  {json.dumps(name)}: {json.dumps(table, separators=(',', ':'))}," for name, table in tables.items()]
     return "\n".join(
-        ["// Written by `python -m edge_imdb.web.tables`; not by hand.", "export default {", *lines, "};", ""]
+        ["// Written by `python -m edge_imdb.web.character_tables`; not by hand.", "export default {", *lines, "};", ""]
     )
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .errors import BundleError
+from ..data.text import Truncation
+from ..errors import BundleError
 from .external_data import check_external_data
-from .text import Truncation
 
 FORMAT = 2
 MANIFEST = "edge.json"
@@ -33,7 +33,7 @@ WEIGHTS = MORE_GRAPHS["batch"] + DATA_SUFFIX
 # An input of an int8 graph that drops tokens, which may be left out: the share to keep after each layer but the last.
 KEPT_SHARES = "kept_shares"
 ENVIRONMENT = "EDGE_IMDB_MODELS"
-EMBEDDED = Path(__file__).parent / "models"
+EMBEDDED = Path(__file__).parent.parent / "models"
 # A manifest has a few KiB; anything far larger isn't one.
 _MANIFEST_LIMIT = 1 << 20
 

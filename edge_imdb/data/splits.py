@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 from ..errors import DataError
-from ..text import clean
+from .text import clean
 
 
 def _rank(text: str, seed: int) -> bytes:

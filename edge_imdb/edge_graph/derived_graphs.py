@@ -1,6 +1,6 @@
 """add_graphs: the further int8 graphs of a bundle, made of its edge graph, on the same weights.
 
-An older bundle gets them without being exported again: python -m edge_imdb.edge_graph.more FOLDER
+An older bundle gets them without being exported again: python -m edge_imdb.edge_graph.derived_graphs FOLDER
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import onnx
 
-from ..bundle import GRAPHS, MANIFEST, MORE_GRAPHS, WEIGHTS, open_bundle, seal, sha256
+from ..runtime.bundle import GRAPHS, MANIFEST, MORE_GRAPHS, WEIGHTS, open_bundle, seal, sha256
 from .batch import write_batch
 from .subsets import write_subsets
 

@@ -10,11 +10,11 @@ from typing import Any, Literal, TypedDict, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import BlankError, BundleError, InputError, UsageError
-from .inputs import Errors, Text, check_count, check_errors, each, is_one, text_of
-from .metrics import softmax
-from .model import Pipeline
-from .text import SPECIAL, clean
+from ...data.inputs import Errors, Text, check_count, check_errors, each, is_one, text_of
+from ...data.metrics import softmax
+from ...data.text import SPECIAL, clean
+from ...errors import BlankError, BundleError, InputError, UsageError
+from ...runtime.model import Pipeline
 
 TASK = "fill-mask"
 MASK = "[MASK]"

@@ -10,12 +10,12 @@ from typing import Any, Literal, TypedDict, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.inputs import Errors, Text, check_count, check_errors, each, is_one, text_of
+from ...data.metrics import softmax
+from ...data.text import SPECIAL, ReviewEncoder, Truncation
+from ...errors import BundleError, InputError, UsageError
+from ...runtime.model import Pipeline
 from .attribution import Attribution, locate
-from .errors import BundleError, InputError, UsageError
-from .inputs import Errors, Text, check_count, check_errors, each, is_one, text_of
-from .metrics import softmax
-from .model import Pipeline
-from .text import SPECIAL, ReviewEncoder, Truncation
 
 TASK = "sentiment"
 _UNSET: Any = object()

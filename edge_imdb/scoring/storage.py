@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from ..data.tables import require
 from ..errors import InputError, MissingDependencyError, OutputError, first_line
 from ..output import discard, locked, sync_folder, whole_file
-from ..tables import require
 
 # Seconds: how often a writer on an object store says that it lives, and for how long it is believed.
 _BEAT = 10.0

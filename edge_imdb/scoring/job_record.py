@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import OutputError
 from .inputs import Source
-from .places import Store
+from .storage import Store
 
 # Readers of a folder of Parquet pass over names that begin with an underscore.
 NAME = "_manifest.json"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import BundleError, MissingDependencyError, ProviderError, UsageError, first_line
+from ..errors import BundleError, MissingDependencyError, ProviderError, UsageError, first_line
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -1,0 +1,1 @@
+"""Texts and tables: reading, cleaning, splitting, masking, measuring."""

@@ -1,1 +1,0 @@
-"""Data sets to measure on, masking, and figures."""

@@ -1,0 +1,1 @@
+"""The tasks: sentiment and fill-mask, a folder for each."""

@@ -1,0 +1,1 @@
+"""Fill-mask: words for each [MASK] of a text."""

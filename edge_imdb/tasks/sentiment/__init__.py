@@ -1,0 +1,1 @@
+"""Sentiment: the label of a text and its calibrated score."""
