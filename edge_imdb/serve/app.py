@@ -18,7 +18,7 @@ from .. import __version__
 from ..errors import EdgeImdbError, InputError
 from . import parse
 from .errors import ClientGone, RequestError, error_body, status_of
-from .gate import WEB, Gate, error_headers, send_json
+from .guard import WEB, Guard, error_headers, send_json
 from .openapi import docs_page, openapi
 from .page import Page
 from .state import State
@@ -99,7 +99,7 @@ def make_app(
     origins: tuple[str, ...] = (),
     access_log: bool = True,
 ) -> ASGIApp:
-    """The whole server as an ASGI application; the arguments are those of Gate, and ``origins`` that CORS allows."""
+    """The whole server as an ASGI application; the arguments are those of Guard, and ``origins`` that CORS allows."""
     inference: dict[str, tuple[str, Parse]] = {}
     if "sentiment" in state.tasks:
         inference |= {path: ("sentiment", parse.sentiment) for path in ("/", "/models/sentiment")}
@@ -160,7 +160,7 @@ def make_app(
     handlers = {EdgeImdbError: _refused, HTTPException: _no_such_path}
     app: ASGIApp = Starlette(routes=routes, exception_handlers=handlers)
     tasks = {path: task for path, (task, _) in inference.items()}
-    app = Gate(app, state, tasks, pages, key, open_metrics, access_log)
+    app = Guard(app, state, tasks, pages, key, open_metrics, access_log)
     if origins:
         # Outermost, so that a browser may read refusals too, and its preflight needs no key.
         headers = ["Authorization", "Content-Type"]

@@ -13,7 +13,7 @@ from ..errors import BundleError
 from ..web.server import kind_of
 from ..web.site import HEADERS, Site, make_site
 from .errors import RequestError
-from .gate import WEB
+from .guard import WEB
 from .state import State
 
 # Bytes at a time: a client has the deadline of an answer for each, not for all.

@@ -1,4 +1,4 @@
-"""Gate: what every request passes first: size of headers, key, drain, overload; then its line in log and metrics."""
+"""Guard: the middleware around every request: size of headers, key, drain, overload; then the line in log and metrics."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ METRICS = "/metrics"
 WEB = "/web/"
 
 
-class Gate:
-    """An ASGI application about ``app``.
+class Guard:
+    """ASGI middleware around ``app``: refuses what it must and records every request.
 
     Arguments:
         tasks: the task of each path on which texts are worked on.
