@@ -1,5 +1,5 @@
 # make predict: the runtime alone, and one prediction. make test: everything the tests need, and all of them.
-# make soak: ten minutes of fuzzing, 50,000 reviews and 50,000 requests, which the tests leave out.
+# make soak: what the tests leave out: ten minutes of fuzzing, a kill at every write, 50,000 reviews and 50,000 requests.
 PYTHON ?= python3
 # Two environments are built at a time, since installing takes one core.
 MAKEFLAGS += --jobs=2
@@ -24,6 +24,7 @@ soak: $(DEV)/.installed
 	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check atheris
 	$(DEV)/bin/python tests/soak/fuzz.py text --seconds 300
 	$(DEV)/bin/python tests/soak/fuzz.py manifest --seconds 300
+	EDGE_IMDB_SOAK=1 OMP_NUM_THREADS=1 $(DEV)/bin/python -m pytest -k kills tests/test_kills.py tests/test_score.py
 	$(DEV)/bin/python tests/soak/memory.py
 	$(DEV)/bin/python tests/soak/serve.py
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from killing import Workshop
+from killing import CommandServer
 
 # Before anything imports huggingface_hub, which reads it once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -94,9 +94,9 @@ def run_command(*arguments: object, cwd: Path | None = None, **options: object) 
 
 
 @pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+def command_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandServer]:
     """``edge-imdb train`` and ``export`` without the seconds that it takes to import PyTorch."""
-    server = Workshop(tmp_path_factory.mktemp("workshop"))
+    server = CommandServer(tmp_path_factory.mktemp("command_server"))
     yield server
     server.close()
 

@@ -1,4 +1,4 @@
-"""Workshop: run commands that start at once, for tests that kill them.
+"""CommandServer: run commands that start at once, for tests that kill them, at a random moment or at a chosen write.
 
 Importing PyTorch takes seconds, and thirty killed commands would take minutes for that alone. So a server imports
 everything first, and forks a child for each command.
@@ -15,22 +15,28 @@ import sys
 import time
 from pathlib import Path
 
+# Set by make soak: many more kills.
+SOAK = bool(os.environ.get("EDGE_IMDB_SOAK"))
+
 SERVER = """
 import importlib, json, os, sys
 import edge_imdb.cli.main
+import kill_points
 for name in sys.argv[1:]:
     importlib.import_module(name)
 if "codecarbon" in sys.modules:
-    # Which CPU this is takes a process of its own to find out; a child inherits the answer.
+    # Finding out the CPU's name takes a process of its own; a child inherits the answer.
     importlib.import_module("codecarbon.core.util").detect_cpu_model()
 print("ready", flush=True)
 for line in sys.stdin:
-    arguments, said = json.loads(line)
+    arguments, said, watched, kill_at, written = json.loads(line)
     child = os.fork()
     if not child:
         out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(out, 1), os.dup2(out, 2)
         code = 1
+        if watched is not None:
+            kill_points.watch(watched, kill_at, written)
         try:
             edge_imdb.cli.main.main(arguments)
         except SystemExit as done:
@@ -42,7 +48,7 @@ for line in sys.stdin:
 """
 
 
-WORKSHOPS = (
+TRAIN_AND_EXPORT = (
     "edge_imdb.cli.train",
     "edge_imdb.train.sentiment",
     "edge_imdb.train.fill_mask",
@@ -52,18 +58,19 @@ WORKSHOPS = (
 )
 
 
-class Workshop:
-    """Runs ``edge-imdb`` commands, one at a time, which need the ``modules`` that are imported before."""
+class CommandServer:
+    """Runs ``edge-imdb`` commands, one at a time, in children that have already imported ``modules``."""
 
-    def __init__(self, folder: Path, modules: tuple[str, ...] = WORKSHOPS) -> None:
-        self._said = folder / "said.txt"
+    def __init__(self, folder: Path, modules: tuple[str, ...] = TRAIN_AND_EXPORT) -> None:
+        self._said, self._written = folder / "said.txt", folder / "written.txt"
+        paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._server = subprocess.Popen(
             [sys.executable, "-c", SERVER, *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             # With models this small, two threads are no faster than one.
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
         )
         assert self._read() == "ready"
 
@@ -73,17 +80,34 @@ class Workshop:
 
     def run(self, arguments: list[str], kill_after: float | None = None) -> tuple[int, float]:
         """Exit code (-9 for killed) and seconds of a command, killed if it still runs after ``kill_after`` seconds."""
-        assert self._server.stdin
         start = time.monotonic()
-        self._server.stdin.write(json.dumps([arguments, str(self._said)]) + "\n")
-        self._server.stdin.flush()
-        child = int(self._read())
+        child = self._start(arguments, None, None)
         if kill_after is not None:
             time.sleep(max(0.0, start + kill_after - time.monotonic()))
             with contextlib.suppress(ProcessLookupError):  # It had already finished.
                 os.kill(child, signal.SIGKILL)
-        status = int(self._read())
-        return os.waitstatus_to_exitcode(status), time.monotonic() - start
+        return self._wait(), time.monotonic() - start
+
+    def steps(self, arguments: list[str], folder: Path) -> list[str]:
+        """Run a command and return every step by which it changed ``folder``, e.g. ``rename .a.tmp -> a``."""
+        self._start(arguments, folder, None)
+        assert self._wait() in (0, 3), self.said
+        return self._written.read_text().splitlines()
+
+    def run_until(self, arguments: list[str], folder: Path, step: int) -> int:
+        """The exit code of a command that is killed just before its ``step``-th change of ``folder``, from 0."""
+        self._start(arguments, folder, step)
+        return self._wait()
+
+    def _start(self, arguments: list[str], watched: Path | None, kill_at: int | None) -> int:
+        assert self._server.stdin
+        message = [arguments, str(self._said), None if watched is None else str(watched), kill_at, str(self._written)]
+        self._server.stdin.write(json.dumps(message) + "\n")
+        self._server.stdin.flush()
+        return int(self._read())
+
+    def _wait(self) -> int:
+        return os.waitstatus_to_exitcode(int(self._read()))
 
     @property
     def said(self) -> str:
@@ -94,3 +118,21 @@ class Workshop:
         assert self._server.stdin
         self._server.stdin.close()
         self._server.wait()
+
+
+def spread(steps: list[str], count: int) -> list[int]:
+    """At most ``count`` indices into ``steps``: the first of each kind of step, then evenly spaced ones.
+
+    >>> spread(["open a", "fsync a", "rename a -> b", "open c", "fsync c"], 4)
+    [0, 1, 2, 4]
+    """
+    kinds: dict[str, int] = {}
+    for index, step in enumerate(steps):
+        kinds.setdefault(step.partition(" ")[0], index)
+    chosen = set(list(kinds.values())[:count])
+    wanted = min(count, len(steps)) - len(chosen)
+    for index in (round(k * (len(steps) - 1) / max(1, wanted)) for k in range(wanted, 0, -1)):
+        while index in chosen and index > 0:
+            index -= 1
+        chosen.add(index)
+    return sorted(chosen)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import as_arguments, fill_options, run_command, tiny_options
-from killing import Workshop
+from killing import CommandServer
 
 from edge_imdb.errors import OutputError
 from edge_imdb.output import locked, staging
@@ -40,10 +40,10 @@ def one_sentence(result: subprocess.CompletedProcess[str], words: str) -> None:
     assert len(lines) == 1 and words in lines[0] and "Traceback" not in result.stderr, result.stderr[-2000:]
 
 
-def forked(workshop: Workshop, *arguments: object) -> subprocess.CompletedProcess[str]:
+def forked(command_server: CommandServer, *arguments: object) -> subprocess.CompletedProcess[str]:
     """``run_command`` for a command that PyTorch need not be imported for anew."""
-    code, _ = workshop.run([str(argument) for argument in arguments])
-    return subprocess.CompletedProcess(arguments, code, stderr=workshop.said)
+    code, _ = command_server.run([str(argument) for argument in arguments])
+    return subprocess.CompletedProcess(arguments, code, stderr=command_server.said)
 
 
 @pytest.mark.slow
@@ -79,14 +79,14 @@ def test_export_on_a_full_disk_keeps_the_bundle_that_is_there(
 
 @pytest.mark.slow
 def test_a_read_only_disk(
-    workshop: Workshop, tiny_bert: Path, reviews_csv: Files, tiny_run: Path, tmp_path: Path
+    command_server: CommandServer, tiny_bert: Path, reviews_csv: Files, tiny_run: Path, tmp_path: Path
 ) -> None:
     with disk(tmp_path / "disk", 64) as small:
         subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
         words = "can't be written (Read-only file system): choose another folder."
         for output in (small, small / "deeper"):
-            one_sentence(forked(workshop, *as_arguments(tiny_options(tiny_bert, reviews_csv, output))), words)
-        one_sentence(forked(workshop, "export", "sentiment", "--from", tiny_run.parent, "--to", small), words)
+            one_sentence(forked(command_server, *as_arguments(tiny_options(tiny_bert, reviews_csv, output))), words)
+        one_sentence(forked(command_server, "export", "sentiment", "--from", tiny_run.parent, "--to", small), words)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
@@ -105,7 +105,7 @@ def test_output_to_a_full_disk(arguments: list[str]) -> None:
 
 @pytest.mark.slow
 def test_a_second_training_is_told_to_wait(
-    workshop: Workshop, tiny_bert: Path, reviews_csv: Files, tmp_path: Path
+    command_server: CommandServer, tiny_bert: Path, reviews_csv: Files, tmp_path: Path
 ) -> None:
     arguments = as_arguments(tiny_options(tiny_bert, reviews_csv, tmp_path, epochs=5000.0))
     partial = tmp_path / "sentiment.partial"
@@ -114,11 +114,11 @@ def test_a_second_training_is_told_to_wait(
             assert first.poll() is None
             time.sleep(0.1)
         for more in ([], ["--overwrite"], ["--resume"]):
-            one_sentence(forked(workshop, *arguments, *more), "Another process is writing")
+            one_sentence(forked(command_server, *arguments, *more), "Another process is writing")
         assert first.poll() is None, "the first is still at it"
         first.kill()
     # The lock is free again, and nothing was lost.
-    one_sentence(forked(workshop, *arguments), "contains an unfinished run: --resume continues it")
+    one_sentence(forked(command_server, *arguments), "contains an unfinished run: --resume continues it")
     assert list(partial.glob("checkpoint-*/model.safetensors"))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from conftest import make_reviews, run_command, write_csv
-from killing import Workshop
+from killing import SOAK, CommandServer, spread
 from test_disk import disk
 
 import edge_imdb
@@ -25,8 +25,6 @@ from edge_imdb.errors import EdgeImdbError, InputError, OutputError, UsageError
 
 pyarrow = pytest.importorskip("pyarrow", reason="score needs pyarrow")
 from pyarrow import parquet  # noqa: E402
-
-KILLS = 50
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -43,7 +41,7 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+def command_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandServer]:
     modules = (
         "edge_imdb.cli.score",
         "edge_imdb.scoring",
@@ -51,7 +49,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
         "onnxruntime",
         "pyarrow.parquet",
     )
-    server = Workshop(tmp_path_factory.mktemp("workshop"), (*modules, "tokenizers"))
+    server = CommandServer(tmp_path_factory.mktemp("command_server"), (*modules, "tokenizers"))
     yield server
     server.close()
 
@@ -176,38 +174,45 @@ def test_explain_adds_the_words_that_decided_most_and_min_score_says_unsure(revi
 
 
 @pytest.mark.slow
-def test_fifty_kills_lose_nothing_and_change_no_byte(workshop: Workshop, reviews: Path, tmp_path: Path) -> None:
-    """Jobs are killed at random moments and begun again until they are done; then the next begins."""
+@pytest.mark.parametrize("kind", ["", ".csv", ".jsonl.gz"])
+def test_kills_lose_nothing_and_change_no_byte(
+    command_server: CommandServer, reviews: Path, tmp_path: Path, kind: str
+) -> None:
+    """A job is killed before a chosen step or at a random moment, and begun again until it is done."""
     arguments = ["score", str(reviews), "--part-rows", "5", "--output"]
-    kinds = ("", ".csv", ".jsonl.gz")
-    expected: dict[str, dict[str, bytes] | bytes] = {}
-    seconds = 0.0
-    for kind in kinds:
-        whole = tmp_path / f"whole{kind}"
-        code, seconds = workshop.run([*arguments, str(whole)])
-        assert code == 3, workshop.said
-        expected[kind] = files(whole) if not kind else whole.read_bytes()
-    draw, killed, finished, repeated, number = random.Random(0), 0, 0, 0, 0
-    while killed < KILLS:
-        kind, target = kinds[number % 3], tmp_path / f"out-{number}{kinds[number % 3]}"
+    whole = tmp_path / "whole" / f"out{kind}"
+    whole.parent.mkdir()
+    steps = command_server.steps([*arguments, str(whole)], whole.parent)
+    expected = files(whole) if not kind else whole.read_bytes()
+    timed = tmp_path / f"timed{kind}"
+    code, seconds = command_server.run([*arguments, str(timed)])
+    assert code == 3, command_server.said
+    draw, killed, repeated = random.Random(0), 0, 0
+    moments: list[int | None] = [*spread(steps, 10_000 if SOAK else 8), *[None] * (50 if SOAK else 2)]
+    for number, step in enumerate(moments):
+        folder = tmp_path / f"job-{number}"
+        folder.mkdir()
+        target = folder / f"out{kind}"
         parts = target if not kind else target.with_name(target.name + ".parts")
-        before = {path.name: path.stat().st_mtime_ns for path in parts.glob("part-*")} if parts.is_dir() else {}
-        code, _ = workshop.run([*arguments, str(target)], kill_after=draw.uniform(0.1, 1.2) * seconds)
-        after = {path.name: path.stat().st_mtime_ns for path in parts.glob("part-*")} if parts.is_dir() else None
-        # What was whole is neither lost nor made again, unless all are joined and gone.
-        repeated += sum(after[name] != before[name] for name in before) if after else 0
-        assert after is None or set(before) <= set(after)
-        if code == -9:
-            killed += 1
-            continue
-        # A single file whose parts were gone when the kill came is whole, and not written a second time.
-        assert code == 3 or (kind and "already exists" in workshop.said), workshop.said
-        assert (files(target) if not kind else target.read_bytes()) == expected[kind]
-        finished, number = finished + 1, number + 1
-    assert repeated == 0
-    print(f"{killed} killed within {seconds:.2f} s, {finished} finished")
-    left = {path.name for path in tmp_path.iterdir() if path.name.startswith(".") and not path.name.endswith(".lock")}
-    assert finished and not {name for name in left if f"out-{number}" not in name}
+        # Killed a second time, soon after it has gone on.
+        for at in (step, 4, -1):
+            before = {path.name: path.stat().st_mtime_ns for path in parts.glob("part-*")} if parts.is_dir() else {}
+            if at is None:
+                code, _ = command_server.run([*arguments, str(target)], kill_after=draw.uniform(0.1, 1.0) * seconds)
+            else:
+                code = command_server.run_until([*arguments, str(target)], folder, at)
+            after = {path.name: path.stat().st_mtime_ns for path in parts.glob("part-*")} if parts.is_dir() else None
+            # A whole part is neither lost nor made again, unless all are joined and gone.
+            repeated += sum(after[name] != before[name] for name in before) if after else 0
+            assert after is None or set(before) <= set(after)
+            killed += code == -9
+            if code != -9:
+                # A single file whose parts were gone when the kill came is whole, and not written a second time.
+                assert code == 3 or (kind and "already exists" in command_server.said), command_server.said
+                assert (files(target) if not kind else target.read_bytes()) == expected
+        assert {path.name for path in folder.iterdir() if not path.name.endswith(".lock")} == {target.name}
+    print(f"{kind}: {killed} killed, {len(moments)} finished, of {len(steps)} steps")
+    assert repeated == 0 and killed >= len(moments) - 2
 
 
 def test_ctrl_c_says_how_to_go_on(long_reviews: Path, tmp_path: Path) -> None:
