@@ -29,11 +29,14 @@ if "codecarbon" in sys.modules:
     importlib.import_module("codecarbon.core.util").detect_cpu_model()
 print("ready", flush=True)
 for line in sys.stdin:
-    arguments, said, watched, kill_at, written = json.loads(line)
+    arguments, said, watched, kill_at, written, folder, environment = json.loads(line)
     child = os.fork()
     if not child:
         out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(out, 1), os.dup2(out, 2)
+        os.environ.update(environment)
+        if folder is not None:
+            os.chdir(folder)
         code = 1
         if watched is not None:
             kill_points.watch(watched, kill_at, written)
@@ -59,9 +62,14 @@ TRAIN_AND_EXPORT = (
 
 
 class CommandServer:
-    """Runs ``edge-imdb`` commands, one at a time, in children that have already imported ``modules``."""
+    """Runs ``edge-imdb`` commands, one at a time, in children that have already imported ``modules``.
 
-    def __init__(self, folder: Path, modules: tuple[str, ...] = TRAIN_AND_EXPORT) -> None:
+    ``environment`` is for the server. What a library reads from it once, when it is imported, can't change later.
+    """
+
+    def __init__(
+        self, folder: Path, modules: tuple[str, ...] = TRAIN_AND_EXPORT, environment: dict[str, str] | None = None
+    ) -> None:
         self._said, self._written = folder / "said.txt", folder / "written.txt"
         paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._server = subprocess.Popen(
@@ -70,7 +78,10 @@ class CommandServer:
             stdout=subprocess.PIPE,
             text=True,
             # With models this small, two threads are no faster than one.
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
+            env={**os.environ, **(environment or {}), "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
+            # A shell starts background jobs, these tests among them perhaps, with SIGINT ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            start_new_session=True,
         )
         assert self._read() == "ready"
 
@@ -86,28 +97,48 @@ class CommandServer:
             time.sleep(max(0.0, start + kill_after - time.monotonic()))
             with contextlib.suppress(ProcessLookupError):  # It had already finished.
                 os.kill(child, signal.SIGKILL)
-        return self._wait(), time.monotonic() - start
+        return self.wait(), time.monotonic() - start
 
     def steps(self, arguments: list[str], folder: Path) -> list[str]:
         """Run a command and return every step by which it changed ``folder``, e.g. ``rename .a.tmp -> a``."""
         self._start(arguments, folder, None)
-        assert self._wait() in (0, 3), self.said
+        assert self.wait() in (0, 3), self.said
         return self._written.read_text().splitlines()
 
     def run_until(self, arguments: list[str], folder: Path, step: int) -> int:
         """The exit code of a command that is killed just before its ``step``-th change of ``folder``, from 0."""
         self._start(arguments, folder, step)
-        return self._wait()
+        return self.wait()
 
-    def _start(self, arguments: list[str], watched: Path | None, kill_at: int | None) -> int:
+    def command(
+        self, *arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Like ``conftest.run_command``. Both output streams are in ``stderr``."""
+        self.start([str(argument) for argument in arguments], cwd, env)
+        return subprocess.CompletedProcess(arguments, self.wait(), stdout="", stderr=self.said)
+
+    def start(self, arguments: list[str], cwd: Path | None = None, env: dict[str, str] | None = None) -> int:
+        """Start a command and return its process id. ``wait`` must follow."""
+        return self._start(arguments, None, None, cwd, env)
+
+    def wait(self) -> int:
+        """The exit code of the command that ``start`` started, once it has ended."""
+        return os.waitstatus_to_exitcode(int(self._read()))
+
+    def _start(
+        self,
+        arguments: list[str],
+        watched: Path | None,
+        kill_at: int | None,
+        cwd: Path | None = None,
+        env: dict[str, str] | None = None,
+    ) -> int:
         assert self._server.stdin
-        message = [arguments, str(self._said), None if watched is None else str(watched), kill_at, str(self._written)]
+        paths = [None if path is None else str(path) for path in (watched, self._written, cwd)]
+        message = [arguments, str(self._said), paths[0], kill_at, paths[1], paths[2], env or {}]
         self._server.stdin.write(json.dumps(message) + "\n")
         self._server.stdin.flush()
         return int(self._read())
-
-    def _wait(self) -> int:
-        return os.waitstatus_to_exitcode(int(self._read()))
 
     @property
     def said(self) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import as_arguments, fill_options, run_command, tiny_options
+from conftest import as_arguments, fill_options, tiny_options
 from killing import CommandServer
 
 from edge_imdb.errors import OutputError
@@ -40,20 +40,16 @@ def one_sentence(result: subprocess.CompletedProcess[str], words: str) -> None:
     assert len(lines) == 1 and words in lines[0] and "Traceback" not in result.stderr, result.stderr[-2000:]
 
 
-def forked(command_server: CommandServer, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """``run_command`` for a command that PyTorch need not be imported for anew."""
-    code, _ = command_server.run([str(argument) for argument in arguments])
-    return subprocess.CompletedProcess(arguments, code, stderr=command_server.said)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "kib"), [("sentiment", 64), ("sentiment", 600), ("fill-mask", 64),
                                            ("fill-mask", 500)])  # fmt: skip
-def test_training_on_a_full_disk(task: str, kib: int, tiny_bert: Path, reviews_csv: Files, tmp_path: Path) -> None:
+def test_training_on_a_full_disk(
+    command_server: CommandServer, task: str, kib: int, tiny_bert: Path, reviews_csv: Files, tmp_path: Path
+) -> None:
     """At 64 KiB the first checkpoint doesn't fit, with more room a later one or the finished run."""
     make = tiny_options if task == "sentiment" else fill_options
     with disk(tmp_path / "disk", kib) as small:
-        result = run_command(*as_arguments(make(tiny_bert, reviews_csv, small / "runs")))
+        result = command_server.command(*as_arguments(make(tiny_bert, reviews_csv, small / "runs")))
         one_sentence(result, "No space left on device")
         assert not (small / "runs" / task).exists()
 
@@ -61,12 +57,12 @@ def test_training_on_a_full_disk(task: str, kib: int, tiny_bert: Path, reviews_c
 @pytest.mark.slow
 @pytest.mark.parametrize("spare", [8, 150])
 def test_export_on_a_full_disk_keeps_the_bundle_that_is_there(
-    tiny_run: Path, tiny_bundle: Path, tmp_path: Path, spare: int
+    command_server: CommandServer, tiny_run: Path, tiny_bundle: Path, tmp_path: Path, spare: int
 ) -> None:
     size = sum(path.stat().st_size // 1024 + 4 for path in tiny_bundle.rglob("*"))
     with disk(tmp_path / "disk", size + spare) as small:
         shutil.copytree(tiny_bundle, small / "sentiment")
-        result = run_command(
+        result = command_server.command(
             "export", "sentiment", "--quantize", "--overwrite", "--from", tiny_run.parent, "--to", small,
             "--max-drop", 5,
         )  # fmt: skip
@@ -85,8 +81,8 @@ def test_a_read_only_disk(
         subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
         words = "can't be written (Read-only file system): choose another folder."
         for output in (small, small / "deeper"):
-            one_sentence(forked(command_server, *as_arguments(tiny_options(tiny_bert, reviews_csv, output))), words)
-        one_sentence(forked(command_server, "export", "sentiment", "--from", tiny_run.parent, "--to", small), words)
+            one_sentence(command_server.command(*as_arguments(tiny_options(tiny_bert, reviews_csv, output))), words)
+        one_sentence(command_server.command("export", "sentiment", "--from", tiny_run.parent, "--to", small), words)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
@@ -114,11 +110,11 @@ def test_a_second_training_is_told_to_wait(
             assert first.poll() is None
             time.sleep(0.1)
         for more in ([], ["--overwrite"], ["--resume"]):
-            one_sentence(forked(command_server, *arguments, *more), "Another process is writing")
+            one_sentence(command_server.command(*arguments, *more), "Another process is writing")
         assert first.poll() is None, "the first is still at it"
         first.kill()
     # The lock is free again, and nothing was lost.
-    one_sentence(forked(command_server, *arguments), "contains an unfinished run: --resume continues it")
+    one_sentence(command_server.command(*arguments), "contains an unfinished run: --resume continues it")
     assert list(partial.glob("checkpoint-*/model.safetensors"))
 
 

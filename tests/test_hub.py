@@ -10,19 +10,21 @@ from pathlib import Path
 import pytest
 from conftest import make_reviews, run_command
 from fake_hub import environment_of, serving
+from killing import CommandServer
 
 from edge_imdb.runtime.hub import go_offline_if_unreachable
 
 pytest.importorskip("datasets", reason="datasets is not installed")
 
 
-@pytest.fixture
-def hub(tmp_path: Path, tiny_bert: Path) -> Iterator[tuple[Path, dict[str, str]]]:
-    """The Hub's root, and the environment that points a command at it."""
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterator[tuple[Path, CommandServer]]:
+    """The Hub's root, and a server of commands whose libraries look for the Hub there."""
     import pyarrow
     import pyarrow.parquet
 
-    root = tmp_path / "hub"
+    folder = tmp_path_factory.mktemp("hub")
+    root = folder / "hub"
     model = root / "models" / "distilbert" / "distilbert-base-uncased"
     model.mkdir(parents=True)
     for path in tiny_bert.iterdir():
@@ -44,7 +46,9 @@ def hub(tmp_path: Path, tiny_bert: Path) -> Iterator[tuple[Path, dict[str, str]]
         configs += f"  - split: {split}\n    path: plain_text/{split}-*\n"
     (data / "README.md").write_text(f"---\n{configs}---\n")
     with serving(root) as server:
-        yield root, environment_of(server, tmp_path / "home")
+        commands = CommandServer(folder, environment=environment_of(server, folder / "home"))
+        yield root, commands
+        commands.close()
 
 
 SHORT = ["--max-length", "64", "--epochs", "1", "--validation", "0.2"]
@@ -52,10 +56,10 @@ SHORT = ["--max-length", "64", "--epochs", "1", "--validation", "0.2"]
 
 @pytest.mark.slow
 def test_train_with_the_hubs_names_downloads_trains_and_uploads(
-    hub: tuple[Path, dict[str, str]], tmp_path: Path
+    hub: tuple[Path, CommandServer], tmp_path: Path
 ) -> None:
-    root, environment = hub
-    result = run_command("train", "sentiment", *SHORT, "--push-to-hub", "me/mine", cwd=tmp_path, env=environment)
+    root, commands = hub
+    result = commands.command("train", "sentiment", *SHORT, "--push-to-hub", "me/mine", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "reviews: 96 train, 24 validation, 120 test" in result.stderr
     uploaded = {path.name for path in (root / "models" / "me" / "mine").rglob("*")}
@@ -66,9 +70,9 @@ def test_train_with_the_hubs_names_downloads_trains_and_uploads(
 
 
 @pytest.mark.slow
-def test_a_failed_upload_keeps_the_run(hub: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
-    _, environment = hub
-    result = run_command("train", "sentiment", *SHORT, "--push-to-hub", "me/full", cwd=tmp_path, env=environment)
+def test_a_failed_upload_keeps_the_run(hub: tuple[Path, CommandServer], tmp_path: Path) -> None:
+    _, commands = hub
+    result = commands.command("train", "sentiment", *SHORT, "--push-to-hub", "me/full", cwd=tmp_path)
     assert result.returncode == 1 and "is complete: log in" in result.stderr and "Traceback" not in result.stderr
     assert "edge-imdb push runs/sentiment me/full" in result.stderr
     assert (tmp_path / "runs" / "sentiment" / "model.safetensors").exists()
@@ -83,11 +87,10 @@ def test_a_failed_upload_keeps_the_run(hub: tuple[Path, dict[str, str]], tmp_pat
         ("me/mine", {"HF_TOKEN": ""}, 1, "log in with `hf auth login`"),
         ("me/mine", {"HF_TOKEN": "hf_read"}, 1, "is read-only"),
         ("others/mine", {}, 1, "upload to one of me, ours"),
-        ("me/mine", {"HF_ENDPOINT": "http://127.0.0.1:9"}, 1, "check the network"),
     ],
 )
 def test_that_nothing_can_be_uploaded_is_said_before_the_training(
-    hub: tuple[Path, dict[str, str]],
+    hub: tuple[Path, CommandServer],
     tmp_path: Path,
     task: str,
     repository: str,
@@ -95,9 +98,22 @@ def test_that_nothing_can_be_uploaded_is_said_before_the_training(
     code: int,
     words: str,
 ) -> None:
-    environment = hub[1] | changes
-    result = run_command("train", task, "--push-to-hub", repository, cwd=tmp_path, env=environment)
+    result = hub[1].command("train", task, "--push-to-hub", repository, cwd=tmp_path, env=changes)
     assert result.returncode == code and words in result.stderr and "Traceback" not in result.stderr, result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_upload_without_a_network_is_refused_before_the_training(
+    hub: tuple[Path, CommandServer], tmp_path: Path
+) -> None:
+    nowhere = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    base, data = (
+        hub[0] / "models" / "distilbert" / "distilbert-base-uncased",
+        hub[0] / "datasets" / "stanfordnlp" / "imdb",
+    )
+    arguments = ["train", "sentiment", "--base", base, "--data", data, "--push-to-hub", "me/mine"]
+    result = run_command(*arguments, cwd=tmp_path, env=nowhere)
+    assert result.returncode == 1 and "check the network" in result.stderr and "Traceback" not in result.stderr
     assert not (tmp_path / "runs").exists()
 
 
@@ -136,8 +152,8 @@ def test_hugging_faces_libraries_need_not_try_for_a_minute_without_a_network(
 
 
 @pytest.mark.slow
-def test_unknown_names_on_the_hub_are_said(hub: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
-    _, environment = hub
-    result = run_command("train", "sentiment", "--base", "nobody/nothing", cwd=tmp_path, env=environment)
+def test_unknown_names_on_the_hub_are_said(hub: tuple[Path, CommandServer], tmp_path: Path) -> None:
+    _, commands = hub
+    result = commands.command("train", "sentiment", "--base", "nobody/nothing", cwd=tmp_path)
     assert result.returncode == 1 and "nobody/nothing" in result.stderr and "Traceback" not in result.stderr
     assert not (tmp_path / "runs" / "sentiment").exists()

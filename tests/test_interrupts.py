@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import as_arguments, fill_options, make_reviews, tiny_options, write_csv
+from killing import CommandServer
 
 Files = tuple[Path, Path]
 
@@ -37,6 +38,20 @@ def interrupt(arguments: list[str], folder: Path, moment: Path | str) -> None:
         seconds = time.monotonic() - start
     assert process.returncode == 130, err[-2000:]
     assert b"Traceback" not in err, err[-2000:]
+    assert seconds < 1, f"{seconds:.2f} s"
+
+
+def interrupt_child(server: CommandServer, arguments: list[str], moment: Path) -> None:
+    """``interrupt`` for a command that is forked from a process which has imported PyTorch."""
+    child = server.start(arguments)
+    while not moment.exists():
+        assert Path(f"/proc/{child}").exists(), server.said
+        time.sleep(0.02)
+    start = time.monotonic()
+    os.kill(child, signal.SIGINT)
+    code = server.wait()
+    seconds = time.monotonic() - start
+    assert code == 130 and "Traceback" not in server.said, server.said
     assert seconds < 1, f"{seconds:.2f} s"
 
 
@@ -73,20 +88,33 @@ def test_evaluate(many: Path, tmp_path: Path, task: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", ["libtorch_cpu.so", "run.json", "log.jsonl"])
 @pytest.mark.parametrize("task", ["sentiment", "fill-mask"])
-def test_train(task: str, tiny_bert: Path, reviews_csv: Files, tmp_path: Path, after: str) -> None:
-    """While PyTorch is imported, while the run starts, and during training."""
+def test_train_while_it_imports_pytorch(task: str, tiny_bert: Path, reviews_csv: Files, tmp_path: Path) -> None:
     make = tiny_options if task == "sentiment" else fill_options
     runs = tmp_path / "runs"
-    moment = after if after.endswith(".so") else runs / f"{task}.partial" / after
-    interrupt(as_arguments(make(tiny_bert, reviews_csv, runs, epochs=200.0)), tmp_path, moment)
+    interrupt(as_arguments(make(tiny_bert, reviews_csv, runs, epochs=200.0)), tmp_path, "libtorch_cpu.so")
     assert not (runs / task).exists()
 
 
 @pytest.mark.slow
-def test_export(tiny_run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("after", ["run.json", "log.jsonl"])
+@pytest.mark.parametrize("task", ["sentiment", "fill-mask"])
+def test_train(
+    command_server: CommandServer, task: str, tiny_bert: Path, reviews_csv: Files, tmp_path: Path, after: str
+) -> None:
+    """While the run starts, and during training."""
+    make = tiny_options if task == "sentiment" else fill_options
+    runs = tmp_path / "runs"
+    arguments = as_arguments(make(tiny_bert, reviews_csv, runs, epochs=200.0))
+    interrupt_child(command_server, arguments, runs / f"{task}.partial" / after)
+    assert not (runs / task).exists()
+
+
+@pytest.mark.slow
+def test_export(command_server: CommandServer, tiny_run: Path, tmp_path: Path) -> None:
     """As soon as it has started to write, while it traces a graph."""
     models = tmp_path / "models"
-    interrupt(["export", "sentiment", "--from", str(tiny_run.parent), "--to", str(models)], tmp_path, models)
+    interrupt_child(
+        command_server, ["export", "sentiment", "--from", str(tiny_run.parent), "--to", str(models)], models
+    )
     assert not (models / "sentiment").exists()
