@@ -24,6 +24,9 @@ _ROOT = Path(__file__).parent.parent
 if not (Path(__file__).parent / "train").exists() and (_ROOT / "train" / "options.py").exists():
     __path__.append(str(_ROOT))
 
+# Gives the runtime the registry of tasks. It imports no task.
+from . import tasks as tasks  # noqa: E402
+
 
 def __getattr__(name: str) -> Any:
     # Imported only when used, so that `import edge_imdb` alone loads neither NumPy nor a runtime.

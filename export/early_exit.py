@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ..data.datasets import Reviews
 from ..data.metrics import fit_temperature, softmax
-from ..runtime.bundle import EarlyExit
+from ..runtime.behaviour import EarlyExit
 from ..tasks.sentiment.pipeline import Sentiment
 
 LENGTHS = (64, 96, 128, 192, 256)

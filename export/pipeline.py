@@ -23,7 +23,8 @@ from ..edge_graph.targets import TARGETS, resolve_target
 from ..edge_graph.write import write_edge
 from ..errors import BundleError, DataError, GateError
 from ..output import check_free, locked, staging
-from ..runtime.bundle import GRAPHS, MANIFEST, EarlyExit, open_bundle, write_manifest
+from ..runtime.behaviour import EarlyExit
+from ..runtime.bundle import GRAPHS, MANIFEST, open_bundle, write_manifest
 from ..tasks.card import render_card
 from .fill_mask import FillMaskTask
 from .fp32 import quiet, write_fp32

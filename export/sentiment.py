@@ -17,7 +17,7 @@ from ..data.run_folder import public_name
 from ..data.splits import sample
 from ..edge_graph.schedule import Schedule
 from ..errors import GateError
-from ..runtime.bundle import EarlyExit
+from ..runtime.behaviour import EarlyExit
 from ..tasks.figures import evaluate_sentiment
 from ..tasks.sentiment.pipeline import TASK, Sentiment
 from .early_exit import choose_early_exit

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from ..edge_graph.schedule import Schedule
 from ..errors import UsageError
-from ..runtime.bundle import EarlyExit
+from ..runtime.behaviour import EarlyExit
 from .options import ExportOptions
 
 # The number of train texts that calibrate the edge graph.

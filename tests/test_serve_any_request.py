@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from serving import Server, serving
 
 from edge_imdb import FillMask, Sentiment
-from edge_imdb.serve import parse
 from edge_imdb.serve.errors import RequestError
 from edge_imdb.serve.limits import Limits
+from edge_imdb.tasks import TASKS
+from edge_imdb.tasks.http import Endpoint
 
 CHECKS = (
     "not_a_server_error",
@@ -77,26 +78,29 @@ bodies = st.dictionaries(
 )
 
 
+ENDPOINTS = [(task, endpoint) for task in TASKS for endpoint in TASKS[task].http.endpoints]
+
+
 @pytest.fixture(scope="module")
 def models() -> dict[str, Any]:
-    sentiment = Sentiment(threads=1)
-    return {"sentiment": sentiment, "predict": sentiment, "explain": sentiment, "fill_mask": FillMask(threads=1)}
+    return {"sentiment": Sentiment(threads=1), "fill-mask": FillMask(threads=1)}
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    name=st.sampled_from(["sentiment", "predict", "explain", "fill_mask"]),
+    of=st.sampled_from(ENDPOINTS),
     body=st.binary(max_size=60)
     | values.map(lambda v: json.dumps(v).encode())
     | bodies.map(lambda v: json.dumps(v).encode()),
 )
 def test_any_body_is_either_answered_in_json_or_refused_as_a_wrong_request(
-    models: dict[str, Any], name: str, body: bytes
+    models: dict[str, Any], of: tuple[str, Endpoint], body: bytes
 ) -> None:
     from edge_imdb.errors import InputError, UsageError
 
+    task, endpoint = of
     try:
-        request = getattr(parse, name)(body, models[name], Limits())
+        request = endpoint.parse(body, models[task], Limits())
     except RequestError as error:
         assert error.status in (400, 413, 422) and str(error)
         return

@@ -9,13 +9,13 @@ import click
 
 from ..data.datasets import DATA
 from ..errors import UsageError
-from ..runtime.bundle import TASKS
 from ..runtime.hub import go_offline_if_unreachable
+from ..tasks import TASKS
 from .common import ModelOptions, ReviewOptions, model_options, progress_bar, review_options
 
 
 @click.command()
-@click.argument("task", type=click.Choice(TASKS), default="sentiment")
+@click.argument("task", type=click.Choice(list(TASKS)), default="sentiment")
 @click.option(
     "--data",
     default=DATA,

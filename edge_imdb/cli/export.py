@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 import click
 
 from ..export.options import ExportOptions
-from ..runtime.bundle import TASKS
+from ..tasks import TASKS
 from .common import dataclass_options, import_extra, say
 
 EXPORT_TASKS = (*TASKS, "all")
@@ -43,7 +43,7 @@ def export(task: str, source: str, folder: str, **options: Any) -> None:
         for name in TASKS:
             if finished and name not in finished:
                 say(f"There is no finished run in {Path(source) / name}: {name} is not exported.")
-        tasks = tuple(finished) or TASKS
+        tasks = tuple(finished) or tuple(TASKS)
     pipeline = import_extra("edge_imdb.export.pipeline", "export")
     for name in tasks:
         pipeline.export_run(name, Path(source) / name, Path(folder) / name, chosen, say)

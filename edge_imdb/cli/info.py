@@ -10,7 +10,8 @@ import click
 
 from .. import __version__
 from ..errors import EdgeImdbError, MissingDependencyError
-from ..runtime.bundle import TASKS, find_bundle, open_bundle
+from ..runtime.bundle import find_bundle, open_bundle
+from ..tasks import TASKS
 
 # Of the embedded bundles; a manifest doesn't say it of others.
 LANGUAGE = "English"

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ..errors import UsageError
-from ..runtime.bundle import TASKS
+from ..tasks import TASKS
 from .common import EXACT, SLIDING_WINDOWS, ModelOptions, bundle_options, say
 
 # The exit code of a job that is done, but in which some rows have an error.
@@ -26,7 +26,9 @@ _QUIET = 30.0
     "--output", metavar="OUT", help="File to write (.parquet, .csv, .tsv, .jsonl); any other name is a folder of parts."
 )
 @click.option("--column", default="text", show_default=True, help="Column that holds the texts.")
-@click.option("--task", type=click.Choice(TASKS), default="sentiment", show_default=True, help="Which model to run.")
+@click.option(
+    "--task", type=click.Choice(list(TASKS)), default="sentiment", show_default=True, help="Which model to run."
+)
 @click.option(
     "--top-k",
     type=click.IntRange(min=1),

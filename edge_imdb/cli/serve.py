@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from ..runtime.bundle import TASKS
 from ..serve.limits import Limits
+from ..tasks import TASKS
 from .common import EXACT, ModelOptions, import_extra
 
 
@@ -21,6 +21,18 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
         command = click.option(flag, type=kind, default=limit.default, show_default=True, help=limit.metadata["help"])(
             command
         )
+    return command
+
+
+def _argument(task: str) -> str:
+    return f"{task.replace('-', '_')}_model"
+
+
+def _model_options(command: Callable[..., None]) -> Callable[..., None]:
+    """An option for the bundle of every task."""
+    for task in reversed(list(TASKS)):
+        text = f"{task.capitalize()} bundle.  [default: see edge-imdb info]"
+        command = click.option(f"--{task}-model", _argument(task), metavar="BUNDLE", help=text)(command)
     return command
 
 
@@ -44,14 +56,13 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--cors-origin", "cors_origins", multiple=True, help="Website whose pages may call the server; repeat for more."
 )
-@click.option("--task", "tasks", type=click.Choice(TASKS), multiple=True, help="Serve only this task.")
+@click.option("--task", "tasks", type=click.Choice(list(TASKS)), multiple=True, help="Serve only this task.")
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
     help="Number of texts to process at the same time.  [default: one per core]",
 )
-@click.option("--sentiment-model", metavar="BUNDLE", help="Sentiment bundle.  [default: see edge-imdb info]")
-@click.option("--fill-mask-model", metavar="BUNDLE", help="Fill-mask bundle.  [default: see edge-imdb info]")
+@_model_options
 @click.option(
     "--precision",
     type=click.Choice(["auto", "int8", "fp32"]),
@@ -80,9 +91,11 @@ def serve(tasks: tuple[str, ...], **values: Any) -> None:
     edge-imdb serve --host 0.0.0.0 --api-key "$KEY"
     """
     limits = Limits(**{limit.name: values.pop(limit.name) for limit in fields(Limits)})
-    tasks = tuple(dict.fromkeys(tasks)) or TASKS
+    tasks = tuple(dict.fromkeys(tasks)) or tuple(TASKS)
     module = import_extra("edge_imdb.serve.run", "serve")
-    for task in tasks:
-        name = f"{task.replace('-', '_')}_model"
-        values[name] = ModelOptions(values[name], None, values["precision"], values["provider"], None).folder(task)
-    module.serve(module.ServeOptions(tasks=tasks, **values), limits)
+    given = {task: values.pop(_argument(task)) for task in TASKS}
+    models = {
+        task: ModelOptions(given[task], None, values["precision"], values["provider"], None).folder(task)
+        for task in tasks
+    }
+    module.serve(module.ServeOptions(tasks=tasks, models=models, **values), limits)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import stat
 from dataclasses import dataclass
@@ -13,13 +12,14 @@ from typing import Any
 
 from ..data.text import Truncation
 from ..errors import BundleError
+from . import behaviour
+from .behaviour import Behaviour, EarlyExit, get
 from .external_data import check_external_data
 
 FORMAT = 2
 MANIFEST = "edge.json"
 TOKENIZER = "tokenizer.json"
 CONFIG = "config.json"
-TASKS = ("sentiment", "fill-mask")
 # The int8 graph isn't called model_quantized.onnx, because other tools open that name and expect the standard graph.
 # The edge graph takes unpadded texts without an attention mask, and for fill-mask gives logits only at [MASK].
 GRAPHS = {"fp32": "onnx/model.onnx", "int8": "onnx/model_edge.onnx"}
@@ -36,19 +36,6 @@ ENVIRONMENT = "EDGE_IMDB_MODELS"
 EMBEDDED = Path(__file__).parent.parent / "models"
 # A manifest has a few KiB; anything far larger isn't one.
 _MANIFEST_LIMIT = 1 << 20
-
-
-@dataclass(frozen=True)
-class EarlyExit:
-    """When to stop reading a long review early.
-
-    The review is first cut to ``length`` tokens. If the probability of the best label, calibrated with ``temperature``,
-    is at least ``threshold``, the rest is not read.
-    """
-
-    length: int
-    temperature: float
-    threshold: float
 
 
 @dataclass(frozen=True)
@@ -177,53 +164,27 @@ def open_bundle(path: Path, task: str | None) -> Bundle:
         raise BundleError(f"{manifest} is not valid ({error}): export or copy the bundle again.") from None
 
 
-def _get(record: Any, key: str, kind: type | tuple[type, ...]) -> Any:
-    if not isinstance(record, dict) or key not in record:
-        raise ValueError(f"{key!r} is missing")
-    value = record[key]
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{key!r} is {value!r:.80}")
-    return value
-
-
 def _parse(path: Path, record: Any, task: str | None) -> Bundle:
-    version = _get(record, "format", int)
+    version = get(record, "format", int)
     if version != FORMAT:
         if version > FORMAT:
             raise BundleError(f"{path} has format {version}, newer than {FORMAT}: upgrade edge-imdb to read it.")
         raise BundleError(f"{path} has format {version}, older than {FORMAT}: export it again from its run.")
-    if _get(record, "sha256", str) != seal(record):
+    if get(record, "sha256", str) != seal(record):
         raise ValueError("it doesn't match its own 'sha256'")
-    found = _get(record, "task", str)
-    if found not in TASKS:
+    found = get(record, "task", str)
+    if found not in behaviour.tasks:
         raise ValueError(f"'task' is {found!r:.80}")
     if found != (task or found):
         raise BundleError(f"{path} is a {found} bundle, and a {task} bundle is needed: give the folder of one.")
-    labels, temperature, early_exit, token_dropping = [], 1.0, None, None
-    strategy, head_ratio = "window", 0.5
-    if found == "sentiment":
-        labels = _get(record, "labels", list)
-        if len(labels) < 2 or not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
-            raise ValueError("'labels' must be two or more different names")
-        temperature = _temperature(_get(record, "calibration", dict))
-        if record.get("early_exit") is not None:
-            early_exit = _early_exit(_get(record, "early_exit", dict))
-        if record.get("token_dropping") is not None:
-            token_dropping = _token_dropping(_get(record, "token_dropping", dict))
-        strategy, head_ratio = "head+tail", _get(_get(record, "truncation", dict), "head_ratio", (int, float))
-    cut = _get(record, "truncation", dict)
-    if _get(cut, "strategy", str) != strategy:
-        raise ValueError(f"'strategy' is {cut['strategy']!r:.80}")
-    max_length = _get(cut, "max_length", int)
-    if not 3 <= max_length <= 1 << 20 or not 0 <= head_ratio <= 1:
-        raise ValueError(f"'truncation' is {cut!r:.80}")
-    graphs = _get(record, "graphs", dict)
-    files = _get(record, "files", dict)
+    own: Behaviour = behaviour.tasks[found].read_behaviour(record)
+    graphs = get(record, "graphs", dict)
+    files = get(record, "files", dict)
     for name, entry in files.items():
         pure = PurePosixPath(name)
         if pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name or "\0" in name:
             raise ValueError(f"the file name {name!r:.80} points outside the bundle")
-        if _get(entry, "bytes", int) < 0 or len(_get(entry, "sha256", str)) != 64:
+        if get(entry, "bytes", int) < 0 or len(get(entry, "sha256", str)) != 64:
             raise ValueError(f"the entry of {name!r:.80} is {entry!r:.80}")
     named = all(isinstance(name, str) and name in files for name in graphs.values())
     if not graphs or not set(graphs) <= {*GRAPHS, *MORE_GRAPHS} or not named:
@@ -234,40 +195,18 @@ def _parse(path: Path, record: Any, task: str | None) -> Bundle:
     return Bundle(
         path=path,
         task=found,
-        labels=labels,
-        truncation=Truncation(max_length, float(head_ratio)),
-        temperature=temperature,
-        early_exit=early_exit,
-        token_dropping=token_dropping,
+        labels=own.labels,
+        truncation=own.truncation,
+        temperature=own.temperature,
+        early_exit=own.early_exit,
+        token_dropping=own.token_dropping,
         graphs=graphs,
         files=files,
         digest=record["sha256"],
-        metrics=_get(record, "metrics", dict),
+        metrics=get(record, "metrics", dict),
         quantization=quantization,
-        versions=_get(record, "versions", dict),
+        versions=get(record, "versions", dict),
     )
-
-
-def _temperature(record: Any) -> float:
-    value = _get(record, "temperature", (int, float))
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"'temperature' is {value!r}")
-    return float(value)
-
-
-def _early_exit(record: Any) -> EarlyExit:
-    length, threshold = _get(record, "length", int), _get(record, "threshold", (int, float))
-    if not 3 <= length <= 1 << 20 or not 0 <= threshold <= 1:
-        raise ValueError(f"'early_exit' is {record!r:.80}")
-    return EarlyExit(length, _temperature(record), float(threshold))
-
-
-def _token_dropping(record: Any) -> tuple[float, ...]:
-    kept = _get(record, "kept", list)
-    numbers = [share for share in kept if isinstance(share, (int, float)) and not isinstance(share, bool)]
-    if len(numbers) != len(kept) or len(kept) > 1000 or not all(0 < share <= 1 for share in numbers):
-        raise ValueError(f"'token_dropping' is {record!r:.80}")
-    return tuple(float(share) for share in numbers)
 
 
 def write_manifest(
@@ -281,8 +220,7 @@ def write_manifest(
 ) -> None:
     """Write edge.json for the files in ``folder``, and check that it can be read back.
 
-    ``behaviour`` holds the fields that a task's runtime needs: ``labels``, ``truncation``, ``calibration`` and possibly
-    ``early_exit`` and ``token_dropping`` for sentiment, ``truncation`` for fill-mask.
+    ``behaviour`` holds the fields that ``read_behaviour`` of the task reads.
     """
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     record = {

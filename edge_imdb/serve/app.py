@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from starlette.applications import Starlette
@@ -16,7 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .. import __version__
 from ..errors import EdgeImdbError, InputError
-from . import parse
+from ..tasks import TASKS
+from ..tasks.http import Endpoint, Request
 from .errors import ClientGone, RequestError, error_body, status_of
 from .guard import WEB, Guard, error_headers, send_json
 from .openapi import docs_page, openapi
@@ -24,8 +26,7 @@ from .page import Page
 from .state import State
 from .work import Job, Work
 
-Parse = Callable[[bytes, Any, Any], parse.Request]
-
+_ROOT = "Hugging Face inference API: what InferenceClient(base_url) posts to"
 # How many of the largest bodies may be in memory at a time.
 _BODIES = 32
 
@@ -33,19 +34,19 @@ _BODIES = 32
 class Inference:
     """An ASGI application for one path on which texts are worked on."""
 
-    def __init__(self, state: State, task: str, parse: Parse) -> None:
+    def __init__(self, state: State, task: str, endpoint: Endpoint) -> None:
         self._state = state
         self._task = task
-        self._parse = parse
+        self._endpoint = endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         state, work = self._state, self._state.work
         if work is None:
             raise RequestError(503, "The model is still loading: try again in a second.", 1)
         body = await self._body(scope, receive)
-        request = self._parse(body, getattr(state, self._task.replace("-", "_")), state.limits)
+        request: Request = self._endpoint.parse(body, state.models[self._task], state.limits)
         del body
-        job = work.submit(request.task, request.calls, request.weight)
+        job = work.submit(self._task, request.calls, request.weight)
         gone = asyncio.create_task(_cancel_when_gone(receive, work, job))
         try:
             results = await job.future
@@ -100,16 +101,14 @@ def make_app(
     access_log: bool = True,
 ) -> ASGIApp:
     """The whole server as an ASGI application; the arguments are those of Guard, and ``origins`` that CORS allows."""
-    inference: dict[str, tuple[str, Parse]] = {}
-    if "sentiment" in state.tasks:
-        inference |= {path: ("sentiment", parse.sentiment) for path in ("/", "/models/sentiment")}
-        inference["/predict"] = ("sentiment", parse.predict)
-        inference["/explain"] = ("sentiment", parse.explain)
-    if "fill-mask" in state.tasks:
-        inference["/models/fill-mask"] = ("fill-mask", parse.fill_mask)
-        if "sentiment" not in state.tasks:
-            inference["/"] = inference["/models/fill-mask"]
-    document = openapi({path: task for path, (task, _) in inference.items()}, state.limits, key is not None)
+    inference: dict[str, tuple[str, Endpoint]] = {}
+    # In the order of the registry, so that "/" doesn't depend on the order of --task.
+    for name in (name for name in TASKS if name in state.tasks):
+        for endpoint in TASKS[name].http.endpoints:
+            inference.setdefault("/", (name, replace(endpoint, path="/", summary=_ROOT)))
+            inference[endpoint.path] = (name, endpoint)
+    with_page = all(name in state.tasks for name in TASKS if TASKS[name].page_needs)
+    document = openapi(inference, state.limits, key is not None, with_page)
 
     async def health(request: HTTPRequest) -> Response:
         if not state.ready or state.stopping:
@@ -148,11 +147,11 @@ def make_app(
     for task in state.tasks:
         pages |= {f"/models/{task}/health": health, f"/models/{task}/info": info_of(task)}
     routes = [
-        Route(path, Inference(state, task, function), methods=["POST"]) for path, (task, function) in inference.items()
+        Route(path, Inference(state, task, endpoint), methods=["POST"]) for path, (task, endpoint) in inference.items()
     ]
     routes += [Route(path, page, methods=["GET"]) for path, page in pages.items()]
     routes.append(Route("/", home, methods=["GET"]))
-    if "sentiment" in state.tasks:
+    if with_page:
         page = Page(state)
         routes.append(Route(f"{WEB}{{path:path}}", page.answer, methods=["GET"]))
         routes.append(Route(WEB.rstrip("/"), page.home, methods=["GET"]))
@@ -170,18 +169,16 @@ def make_app(
 
 def _info(state: State, task: str) -> dict[str, Any]:
     """What text-embeddings-inference's /info answers, without the fields that don't apply here."""
-    model = state.sentiment if task == "sentiment" else state.fill_mask
+    model = state.models.get(task)
     if model is None:
         raise RequestError(503, "The model is still loading.", 1)
     bundle, limits = model.bundle, state.limits
-    labels = {str(number): label for number, label in enumerate(bundle.labels)}
-    kind = {"classifier": {"id2label": labels, "label2id": {label: int(n) for n, label in labels.items()}}}
     return {
         "model_id": f"edge-imdb/{task}",
         "model_sha": None,
         "model_dtype": model.precision,
-        "model_type": kind if task == "sentiment" else {"fill-mask": {}},
-        "model_pipeline_tag": "text-classification" if task == "sentiment" else "fill-mask",
+        "model_type": TASKS[task].http.model_type(bundle),
+        "model_pipeline_tag": TASKS[task].pipeline_tag,
         "max_concurrent_requests": limits.max_connections,
         "max_input_length": bundle.truncation.max_length,
         "max_batch_tokens": bundle.truncation.max_length,

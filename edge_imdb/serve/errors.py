@@ -1,20 +1,12 @@
-"""RequestError: what is wrong with one request, with the HTTP status that says so."""
+"""status_of and error_body: the HTTP status and the body of the answer to an error."""
 
 from __future__ import annotations
 
 from ..errors import EdgeImdbError, InputError, UsageError
+from ..tasks.http import RequestError as RequestError
 
 # text-embeddings-inference's word for each kind of error, which its clients read beside the sentence.
 _KINDS = {413: "validation", 422: "validation", 429: "overloaded", 500: "backend", 503: "unhealthy"}
-
-
-class RequestError(EdgeImdbError):
-    """A request that can't be answered. ``status`` is the HTTP status; ``retry_after`` is in seconds."""
-
-    def __init__(self, status: int, sentence: str, retry_after: int | None = None) -> None:
-        super().__init__(sentence)
-        self.status = status
-        self.retry_after = retry_after
 
 
 class ClientGone(Exception):

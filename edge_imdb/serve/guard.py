@@ -1,4 +1,4 @@
-"""Guard: the middleware around every request: size of headers, key, drain, overload; then the line in log and metrics."""
+"""Guard: the middleware that checks each request, such as its key, and writes its line of log and metrics."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..tasks import TASKS
 from .errors import ClientGone, RequestError, error_body
 from .state import State
 
-# Answered without a key: a probe has none.
-OPEN = ("/health", "/models/sentiment/health", "/models/fill-mask/health")
+# Answered without a key, because a probe has none.
+OPEN = ("/health", *(f"/models/{name}/health" for name in TASKS))
 METRICS = "/metrics"
 # The folder of the page.
 WEB = "/web/"

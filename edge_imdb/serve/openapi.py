@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import __version__
+from ..tasks import TASKS
+from ..tasks.http import Endpoint
 from .limits import Limits
-from .parse import DIRECTIONS, FUNCTIONS, TOP_K
 
 _ERRORS = {
     400: "The body is not a JSON object, or the request is not HTTP.",
@@ -23,37 +24,34 @@ _ERRORS = {
     500: "The model failed.",
     503: "The model is still loading, or the server is shutting down.",
 }
-_SUMMARIES = {
-    "/": "Hugging Face inference API: what InferenceClient(base_url) posts to",
-    "/models/sentiment": "Hugging Face inference API: sentiment of reviews",
-    "/models/fill-mask": "Hugging Face inference API: words for [MASK]",
-    "/predict": "text-embeddings-inference API: sentiment of reviews",
-    "/explain": "Which words and sentences of reviews decided",
-}
 
 
-def openapi(tasks: Mapping[str, str], limits: Limits, key: bool) -> dict[str, Any]:
-    """An OpenAPI 3.1 document. ``tasks`` has the task of each path on which texts are worked on."""
+def openapi(
+    endpoints: Mapping[str, tuple[str, Endpoint]], limits: Limits, key: bool, with_page: bool
+) -> dict[str, Any]:
+    """An OpenAPI 3.1 document. ``endpoints`` has the task and the endpoint of each path that runs a model."""
     paths: dict[str, Any] = {}
     failures = {code: text for code, text in _ERRORS.items() if code != 404}
-    for path, task in tasks.items():
-        request, answer, example = _schemas(path, task, limits)
+    for path, (_, endpoint) in endpoints.items():
+        described = endpoint.describe(limits)
+        request = {"type": "object", "required": ["inputs"], "properties": described.properties}
         paths[path] = {
             "post": {
-                "summary": _SUMMARIES[path],
+                "summary": endpoint.summary,
                 "operationId": "post_" + (path.strip("/").replace("/", "_").replace("-", "_") or "root"),
                 "requestBody": {
                     "required": True,
-                    "content": {"application/json": {"schema": request, "example": example}},
+                    "content": {"application/json": {"schema": request, "example": described.example}},
                 },
-                "responses": {"200": _answer("Done.", answer), **_errors(failures)},
+                "responses": {"200": _answer("Done.", described.answer), **_errors(failures)},
             }
         }
-    for name in dict.fromkeys(tasks.values()):
+    names = list(dict.fromkeys(task for task, _ in endpoints.values()))
+    for name in names:
         for prefix in ("", f"/models/{name}"):
             paths[f"{prefix}/health"] = _get("Ready?", {"type": "object"}, (431, 503), True)
             paths[f"{prefix}/info"] = _get("The model and the limits", {"type": "object"}, (401, 431, 503))
-    if "/explain" in tasks:
+    if with_page:
         page = _get("The page of edge-imdb web", None, (401, 404, 431, 503))
         page["get"]["responses"]["200"]["content"] = {"text/html": {}}
         paths["/web/"] = page
@@ -80,22 +78,7 @@ def openapi(tasks: Mapping[str, str], limits: Limits, key: bool) -> dict[str, An
                     "required": ["error", "error_type"],
                     "properties": {"error": {"type": "string"}, "error_type": {"type": "string"}},
                 },
-                "Label": {
-                    "type": "object",
-                    "required": ["label", "score"],
-                    "properties": {"label": {"type": "string"}, "score": {"type": "number"}},
-                },
-                "Explanation": _explanation(),
-                "Word": {
-                    "type": "object",
-                    "required": ["score", "token", "token_str", "sequence"],
-                    "properties": {
-                        "score": {"type": "number"},
-                        "token": {"type": "integer"},
-                        "token_str": {"type": "string"},
-                        "sequence": {"type": "string"},
-                    },
-                },
+                **{name: schema for task in names for name, schema in TASKS[task].http.schemas.items()},
             }
         },
     }
@@ -105,78 +88,7 @@ def openapi(tasks: Mapping[str, str], limits: Limits, key: bool) -> dict[str, An
     return document
 
 
-def _schemas(path: str, task: str, limits: Limits) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """The schemas of the body and of the answer, and an example of the body."""
-    text: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": limits.max_characters}
-    if task == "fill-mask":
-        text["pattern"] = r"\[MASK\]"
-        word = {"$ref": "#/components/schemas/Word"}
-        answer = _list({"oneOf": [word, _list(word), _list(_list(word))]})
-        parameters: dict[str, Any] = {
-            "top_k": {"type": ["integer", "null"], "minimum": 1, "default": TOP_K},
-            "targets": {
-                "description": "The words to choose from, each one token of the vocabulary.",
-                "oneOf": [{"type": "array", "minItems": 1, "items": {"type": "string"}}, {"type": "null"}],
-            },
-        }
-        example: dict[str, Any] = {"inputs": "This is a great [MASK]!", "parameters": {"top_k": 3}}
-    else:
-        label = {"$ref": "#/components/schemas/Label"}
-        answer = _list(_list(label))
-        parameters = {
-            "top_k": {"type": ["integer", "null"], "minimum": 1, "description": "Labels per text; all if left out."},
-            "function_to_apply": {"enum": [*FUNCTIONS, None], "default": "softmax"},
-        }
-        example = {"inputs": "great film"}
-    if path == "/explain":
-        found = {"$ref": "#/components/schemas/Explanation"}
-        several = {"type": "array", "minItems": 1, "maxItems": limits.max_texts, "items": text}
-        answer = {"oneOf": [found, _list(found)]}
-        properties: dict[str, Any] = {"inputs": {"oneOf": [text, several]}}
-        example = {"inputs": "The plot is thin but the leads are charming."}
-    elif path == "/predict":
-        one = {"type": "array", "minItems": 1, "maxItems": 1, "items": text}
-        answer = {"oneOf": [_list(label), answer]}
-        properties = {
-            "inputs": {"oneOf": [text, {"type": "array", "minItems": 1, "maxItems": limits.max_texts, "items": one}]},
-            "raw_scores": {"type": ["boolean", "null"], "default": False, "description": "Logits."},
-            "truncate": {"type": ["boolean", "null"], "default": True},
-            "truncation_direction": {"enum": [*DIRECTIONS, None], "description": "Accepted, without effect."},
-        }
-    else:
-        several = {"type": "array", "minItems": 1, "maxItems": limits.max_texts, "items": text}
-        properties = {
-            "inputs": {"oneOf": [text, several]},
-            "parameters": {"type": ["object", "null"], "properties": parameters, "additionalProperties": False},
-        }
-    return {"type": "object", "required": ["inputs"], "properties": properties}, answer, example
-
-
-def _explanation() -> dict[str, Any]:
-    """The schema of what Sentiment.explain returns."""
-    kinds = {"start": "integer", "end": "integer", "weight": "number", "alone": "number", "word": "string"}
-
-    def parts(*names: str) -> dict[str, Any]:
-        properties = {name: {"type": kinds.get(name, "string")} for name in names}
-        return _list({"type": "object", "required": list(names), "properties": properties})
-
-    properties = {
-        "label": {"type": "string"},
-        "score": {"type": "number"},
-        "toward": {"type": "string", "description": "The label that positive weights speak for."},
-        "margin": {"type": "number", "description": "Its log-odds."},
-        "words": parts("word", "start", "end", "weight"),
-        "sentences": parts("start", "end", "weight", "alone"),
-        "unread": parts("start", "end", "why"),
-    }
-    return {"type": "object", "required": list(properties), "properties": properties}
-
-
-def _list(items: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": items}
-
-
-def _answer(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+def _answer(description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 

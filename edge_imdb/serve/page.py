@@ -10,6 +10,7 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import FileResponse, RedirectResponse, Response, StreamingResponse
 
 from ..errors import BundleError
+from ..tasks import TASKS
 from ..web.server import kind_of
 from ..web.site import HEADERS, Site, make_site
 from .errors import RequestError
@@ -51,9 +52,8 @@ class Page:
             raise RequestError(503, "The model is still loading: try again in a second.", 1)
         async with self._making:
             if self._site is None:
-                opened = {"sentiment": state.sentiment, "fill-mask": state.fill_mask}
                 places: dict[str, Path | None] = {
-                    task: model.bundle.path for task, model in opened.items() if model is not None
+                    task: model.bundle.path for task, model in state.models.items() if TASKS[task].page_graph
                 }
                 try:
                     self._site = await asyncio.to_thread(make_site, places)

@@ -11,8 +11,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ import uvicorn
 
 from .. import __version__
 from ..errors import EdgeImdbError, UsageError
-from ..tasks.fill_mask.pipeline import FillMask
-from ..tasks.sentiment.pipeline import Sentiment
+from ..runtime.options import RuntimeOptions
+from ..runtime.session import usable_cores
+from ..tasks import TASKS
 from .app import make_app
 from .limits import Limits
 from .log import Forward
@@ -32,9 +33,6 @@ from .work import Work
 
 # For this many seconds, requests that were sent before the signal, but not yet read, are still taken.
 _GRACE = 0.1
-# A review of about the mean length of IMDb's, and a text with a mask, from which the first rate is measured.
-_REVIEW = " ".join(["The cast was good, and so was the script, but after an hour I no longer cared who won."] * 12)
-_MASKED = "The cast was good, and so was the script, but the [MASK] was dull."
 
 
 @dataclass(frozen=True)
@@ -43,9 +41,9 @@ class ServeOptions:
 
     host: str = "127.0.0.1"
     port: int = 8000
-    tasks: tuple[str, ...] = ("sentiment", "fill-mask")
-    sentiment_model: str | Path | None = None
-    fill_mask_model: str | Path | None = None
+    tasks: tuple[str, ...] = tuple(TASKS)
+    # The bundle of each task; a task that is missing here gets its default bundle.
+    models: Mapping[str, str | Path | None] = field(default_factory=dict)
     precision: str = "auto"
     provider: str = "auto"
     exact: bool = False
@@ -151,7 +149,7 @@ class _Server(uvicorn.Server):
             self.error = error
             self.should_exit = True
             return
-        workers = options.workers or _cores()
+        workers = options.workers or usable_cores() or os.cpu_count() or 1
         mean = dict(zip(state.tasks, seconds, strict=True))
         state.work = Work(workers, state.limits.max_wait, mean, state.metrics.text)
         took = round(time.perf_counter() - self._begun, 2)
@@ -159,24 +157,15 @@ class _Server(uvicorn.Server):
 
     def _open(self, task: str) -> float:
         """Open the model of ``task``; the seconds that a text takes it."""
-        options = self.options
-        model: Sentiment | FillMask
-        # A thread for each text: with several, the workers would take the cores from each other.
-        if task == "sentiment":
-            model = self.state.sentiment = Sentiment(
-                options.sentiment_model,
-                provider=options.provider,
-                threads=1,
-                precision=options.precision,
-                exact=options.exact,
-            )
-            model._encoder._tokenizer = Unlocked(model._encoder._tokenizer)
-        else:
-            model = self.state.fill_mask = FillMask(
-                options.fill_mask_model, provider=options.provider, threads=1, precision=options.precision
-            )
-            model.tokenizer = Unlocked(model.tokenizer)
-        text = _REVIEW if task == "sentiment" else _MASKED
+        options, kind = self.options, TASKS[task]
+        # One thread per text: with more, the workers would take the cores from each other.
+        runtime = RuntimeOptions(
+            options.models.get(task), precision=options.precision, provider=options.provider, threads=1
+        )
+        behaviour = {"exact": True} if options.exact and "exact" in kind.behaviour else {}
+        model = self.state.models[task] = kind.open(runtime, **behaviour)
+        model.wrap_tokenizer(Unlocked)
+        text = kind.http.sample
         times = []
         # The first run allocates and is slower; a third would only delay being ready.
         for _ in range(2):
@@ -219,11 +208,6 @@ class _Server(uvicorn.Server):
         for connection in connections:
             if connection.cycle is not None and not connection.cycle.response_complete:
                 connection.transport.close()
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _bind(options: ServeOptions) -> socket.socket:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from ..tasks.fill_mask.pipeline import FillMask
-from ..tasks.sentiment.pipeline import Sentiment
 from .limits import Limits
 from .log import Log
 from .metrics import Metrics
@@ -20,8 +19,8 @@ class State:
     limits: Limits
     log: Log = field(default_factory=Log)
     metrics: Metrics = field(default_factory=Metrics)
-    sentiment: Sentiment | None = None
-    fill_mask: FillMask | None = None
+    # The open models by task.
+    models: dict[str, Any] = field(default_factory=dict)
     work: Work | None = None
     # From the first signal on /health says 503; soon after, new requests get it too.
     stopping: bool = False

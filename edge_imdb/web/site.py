@@ -12,6 +12,7 @@ from .. import __version__
 from ..errors import BundleError
 from ..output import check_free, staging
 from ..runtime.bundle import MANIFEST, TOKENIZER, Bundle, find_bundle, open_bundle
+from ..tasks import TASKS
 
 HERE = Path(__file__).parent
 INDEX = "site.json"
@@ -32,8 +33,6 @@ _PAGES = (
 )
 _WORKER = "sw.js"
 _WASM = "ort-wasm-simd-threaded.wasm"
-# The graph that the page runs for each task.
-_GRAPHS = {"sentiment": "explain", "fill-mask": "int8"}
 # Threads need the first two. No other host is spoken to, by the page's own rule.
 HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -105,7 +104,8 @@ def _read(files: dict[str, bytes | Path], prefix: str) -> list[tuple[str, bytes]
 
 def _bundle_files(bundle: Bundle) -> dict[str, Path]:
     """What the page reads of a bundle, each file checked."""
-    graph = _GRAPHS[bundle.task]
+    graph = TASKS[bundle.task].page_graph
+    assert graph is not None
     if graph not in bundle.graphs:
         raise BundleError(
             f"The bundle {bundle.path} has no {graph} graph, which the page runs: export it again with --quantize."

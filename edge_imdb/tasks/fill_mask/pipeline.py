@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, TypedDict, cast, overload
 
 import numpy as np
@@ -83,6 +83,10 @@ class FillMask(Pipeline):
         self._special = [index for index, token in self.tokenizer.get_added_tokens_decoder().items() if token.special]
         self._vocabulary: dict[str, int] | None = None
         self._targets: tuple[tuple[str, ...], NDArray[np.int64]] | None = None
+
+    def wrap_tokenizer(self, wrap: Callable[[Any], Any]) -> None:
+        """Replace the tokenizer with ``wrap(tokenizer)``."""
+        self.tokenizer = wrap(self.tokenizer)
 
     def logits(self, ids: Sequence[int] | NDArray[np.integer]) -> NDArray[np.float32]:
         """The logits at each ``[MASK]`` of a row of token ids. *Shape:* ``(length,)`` to ``(masks, vocabulary)``.

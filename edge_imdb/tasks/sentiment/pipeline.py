@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypedDict, cast, overload
 
 import numpy as np
@@ -92,6 +92,10 @@ class Sentiment(Pipeline):
                 f"The graph of {self.bundle.path} has {labels} outputs, but its manifest lists "
                 f"{len(self.bundle.labels)} labels: export the bundle again."
             )
+
+    def wrap_tokenizer(self, wrap: Callable[[Any], Any]) -> None:
+        """Replace the tokenizer with ``wrap(tokenizer)``."""
+        self._encoder._tokenizer = wrap(self._encoder._tokenizer)
 
     @property
     def labels(self) -> list[str]:
