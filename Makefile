@@ -17,7 +17,7 @@ predict: $(RUNTIME)/.installed
 
 # Two tests at a time, so PyTorch takes one thread for each.
 test: lint typecheck emulators clients browser $(WHEEL)/.installed $(OLDEST)/.installed $(RAY)/.installed
-	OMP_NUM_THREADS=1 $(DEV)/bin/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(DEV)/bin/python -m pytest -n 2 --dist loadfile
 	$(RAY)/bin/python -m pytest tests/test_score_ray.py tests/test_pickles.py::test_an_actor_of_ray_takes_a_model
 
 soak: $(DEV)/.installed
@@ -25,6 +25,7 @@ soak: $(DEV)/.installed
 	$(DEV)/bin/python tests/soak/fuzz.py text --seconds 300
 	$(DEV)/bin/python tests/soak/fuzz.py manifest --seconds 300
 	EDGE_IMDB_SOAK=1 OMP_NUM_THREADS=1 $(DEV)/bin/python -m pytest -k kills tests/test_kills.py tests/test_score.py
+	EDGE_IMDB_SOAK=1 $(DEV)/bin/python -m pytest tests/portability
 	$(DEV)/bin/python tests/soak/memory.py
 	$(DEV)/bin/python tests/soak/serve.py
 

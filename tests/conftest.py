@@ -18,6 +18,7 @@ from killing import CommandServer
 # Before anything imports huggingface_hub, which reads it once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+Shared = Callable[[str, Callable[[Path], Path]], Path]
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 # What reviews are made of, and what trips up whoever tokenises it or maps it back to its place.
 ODD_PIECES = (
@@ -94,6 +95,26 @@ def run_command(*arguments: object, cwd: Path | None = None, **options: object) 
 
 
 @pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """``shared(name, make)``: what ``make`` writes to a folder, made once for all processes of pytest-xdist."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def get(name: str, make: Callable[[Path], Path]) -> Path:
+        import filelock
+
+        folder, ready = root / name, root / f"{name}.path"
+        with filelock.FileLock(root / f"{name}.lock"):
+            if not ready.exists():
+                folder.mkdir()
+                ready.write_text(str(make(folder)))
+        return Path(ready.read_text())
+
+    return get
+
+
+@pytest.fixture(scope="session")
 def command_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandServer]:
     """``edge-imdb train`` and ``export`` without the seconds that it takes to import PyTorch."""
     server = CommandServer(tmp_path_factory.mktemp("command_server"))
@@ -117,15 +138,15 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 @pytest.fixture(scope="session")
-def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_bert(shared: Shared) -> Path:
     """A BERT checkpoint of 2 layers and width 32, its words those of our reviews, that reads 64 tokens."""
-    return make_bert(tmp_path_factory.mktemp("tiny-bert"), 64)
+    return shared("tiny-bert", lambda folder: make_bert(folder, 64))
 
 
 @pytest.fixture(scope="session")
-def long_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def long_bert(shared: Shared) -> Path:
     """The same, but it reads 512 tokens, which our defaults need."""
-    return make_bert(tmp_path_factory.mktemp("long-bert"), 512)
+    return shared("long-bert", lambda folder: make_bert(folder, 512))
 
 
 def make_bert(folder: Path, positions: int) -> Path:
@@ -154,19 +175,28 @@ def make_bert(folder: Path, positions: int) -> Path:
 
 
 @pytest.fixture(scope="session")
-def reviews_csv(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def reviews_csv(shared: Shared) -> tuple[Path, Path]:
     """Train and test files."""
-    folder = tmp_path_factory.mktemp("reviews")
-    return write_csv(folder / "train.csv", make_reviews(480)), write_csv(folder / "test.csv", make_reviews(60, 1))
+
+    def make(folder: Path) -> Path:
+        write_csv(folder / "train.csv", make_reviews(480))
+        write_csv(folder / "test.csv", make_reviews(60, 1))
+        return folder
+
+    folder = shared("reviews", make)
+    return folder / "train.csv", folder / "test.csv"
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny_bert: Path, reviews_csv: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_run(tiny_bert: Path, reviews_csv: tuple[Path, Path], shared: Shared) -> Path:
     """A finished run of the tiny checkpoint, good enough to label our reviews correctly."""
-    from edge_imdb.train.sentiment import train_sentiment
 
-    output = tmp_path_factory.mktemp("runs")
-    return train_sentiment(tiny_options(tiny_bert, reviews_csv, output))
+    def make(folder: Path) -> Path:
+        from edge_imdb.train.sentiment import train_sentiment
+
+        return train_sentiment(tiny_options(tiny_bert, reviews_csv, folder))  # type: ignore[arg-type]
+
+    return shared("tiny-run", make)
 
 
 def tiny_options(base: Path, files: tuple[Path, Path], output: Path, **more: object) -> object:
@@ -188,13 +218,17 @@ def tiny_options(base: Path, files: tuple[Path, Path], output: Path, **more: obj
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_bundle(tiny_run: Path, shared: Shared) -> Path:
     """The bundle of the tiny run: fp32 and int8."""
-    from edge_imdb.export.options import ExportOptions
-    from edge_imdb.export.pipeline import export_run
 
-    target = tmp_path_factory.mktemp("models") / "sentiment"
-    return export_run("sentiment", tiny_run, target, ExportOptions(quantize=True, max_drop=5, max_loss_rise=0.2))
+    def make(folder: Path) -> Path:
+        from edge_imdb.export.options import ExportOptions
+        from edge_imdb.export.pipeline import export_run
+
+        options = ExportOptions(quantize=True, max_drop=5, max_loss_rise=0.2)
+        return export_run("sentiment", tiny_run, folder / "sentiment", options)
+
+    return shared("tiny-bundle", make)
 
 
 def fill_options(base: Path, files: tuple[Path, Path], output: Path, **more: object) -> object:
@@ -215,21 +249,28 @@ def fill_options(base: Path, files: tuple[Path, Path], output: Path, **more: obj
 
 
 @pytest.fixture(scope="session")
-def fill_run(tiny_bert: Path, reviews_csv: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fill_run(tiny_bert: Path, reviews_csv: tuple[Path, Path], shared: Shared) -> Path:
     """A finished fill-mask run of the tiny checkpoint."""
-    from edge_imdb.train.fill_mask import train_fill_mask
 
-    return train_fill_mask(fill_options(tiny_bert, reviews_csv, tmp_path_factory.mktemp("runs")))  # type: ignore[arg-type]
+    def make(folder: Path) -> Path:
+        from edge_imdb.train.fill_mask import train_fill_mask
+
+        return train_fill_mask(fill_options(tiny_bert, reviews_csv, folder))  # type: ignore[arg-type]
+
+    return shared("fill-run", make)
 
 
 @pytest.fixture(scope="session")
-def fill_bundle(fill_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fill_bundle(fill_run: Path, shared: Shared) -> Path:
     """The bundle of the fill-mask run: the standard graph in fp32, the edge graph in int8."""
-    from edge_imdb.export.options import ExportOptions
-    from edge_imdb.export.pipeline import export_run
 
-    target = tmp_path_factory.mktemp("models") / "fill-mask"
-    return export_run("fill-mask", fill_run, target, ExportOptions(quantize=True))
+    def make(folder: Path) -> Path:
+        from edge_imdb.export.options import ExportOptions
+        from edge_imdb.export.pipeline import export_run
+
+        return export_run("fill-mask", fill_run, folder / "fill-mask", ExportOptions(quantize=True))
+
+    return shared("fill-bundle", make)
 
 
 def as_arguments(options: object) -> list[str]:

@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -124,18 +125,41 @@ def test_graphs_of_our_exports_and_of_others_pass(tiny_bundle: Path, fill_bundle
 # --- other files
 
 
-@pytest.mark.parametrize("name", [GRAPH, DATA, "tokenizer.json", "config.json"])
-def test_a_link_to_another_file_is_refused(bundle: Path, name: str) -> None:
-    """Links are followed, and what is found must be what the manifest says, to the byte."""
-    outside = bundle.parent / "outside"
-    shutil.move(bundle / name, outside)
-    (bundle / name).symlink_to(outside)
-    Sentiment(bundle)
+@pytest.fixture
+def linked(bundle: Path) -> Callable[[str], Path]:
+    """Replace a file of the bundle by a link to its content, which moves out of the bundle; returns the new path."""
+
+    def link(name: str) -> Path:
+        outside = bundle.parent / "outside"
+        shutil.move(bundle / name, outside)
+        (bundle / name).symlink_to(outside)
+        return outside
+
+    return link
+
+
+LINKED = [GRAPH, DATA, "tokenizer.json", "config.json"]
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_a_link_to_the_listed_content_is_followed(bundle: Path, linked: Callable[[str], Path], name: str) -> None:
+    before = Sentiment(bundle)("great film")
+    linked(name)
+    assert Sentiment(bundle)("great film") == before
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_a_link_to_content_of_another_hash_is_refused(bundle: Path, linked: Callable[[str], Path], name: str) -> None:
+    outside = linked(name)
     content = outside.read_bytes()
     outside.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(BundleError, match="doesn't match its sha256"):
         Sentiment(bundle)
-    outside.write_bytes(b"another")
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_a_link_to_content_of_another_size_is_refused(bundle: Path, linked: Callable[[str], Path], name: str) -> None:
+    linked(name).write_bytes(b"another")
     with pytest.raises(BundleError, match=r"bytes, but edge\.json says"):
         Sentiment(bundle)
 

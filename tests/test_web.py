@@ -695,8 +695,8 @@ def test_the_newest_text_wins(browser: Any, address: str) -> None:
         assert len(shown) < int(last) - before, "a text that was typed over was read all the same"
 
 
-def test_frames_are_less_than_60_ms_apart_while_a_long_review_is_typed(browser: Any, address: str) -> None:
-    longest: list[float] = []
+def test_the_page_draws_frames_while_a_long_review_is_read(browser: Any, address: str) -> None:
+    """A page that waited for the model would miss its frames during every run, and each run takes over 60 ms."""
     with opened(browser, address) as tab:
         write(tab, LONG)
         run = float(tab.locator("body").get_attribute("data-ms"))
@@ -705,15 +705,17 @@ def test_frames_are_less_than_60_ms_apart_while_a_long_review_is_typed(browser: 
             """() => { self.gaps = []; let last; const frame = (now) => { if (last) self.gaps.push(now - last);
               last = now; requestAnimationFrame(frame); }; requestAnimationFrame(frame); }"""
         )
-        # Another program on this machine may hold a frame back; what the page itself does comes again in every spell.
-        while len(longest) < 20 and min(longest, default=60) >= 60:
+        runs = 12
+        for _ in range(runs):
             tab.locator("#text").press("End")
-            tab.evaluate("self.gaps.length = 0")
-            tab.locator("#text").press_sequentially(" and so", delay=40)
+            tab.locator("#text").press_sequentially(" and so", delay=10)
             last = tab.locator("body").get_attribute("data-asked")
             tab.locator(f"body[data-shown='{last}']").wait_for()
-            longest.append(tab.evaluate("Math.max(...self.gaps)"))
-    assert min(longest) < 60, longest
+        gaps = tab.evaluate("self.gaps")
+    # Another program on this machine may hold a few frames back.
+    late = [round(gap) for gap in gaps if gap >= 60]
+    print(f"{len(late)} of {len(gaps)} frames late, in {runs} runs: {late}")
+    assert len(late) <= runs // 3 and len(gaps) > 3 * runs
 
 
 def test_a_drop_of_json_lines_is_labelled_and_a_run_can_be_stopped(browser: Any, address: str) -> None:
