@@ -30,9 +30,10 @@ from click.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "docs")]
 
 from quality import RUNS  # noqa: E402 - it is in benchmarks
+from reference import error_table, reference  # noqa: E402 - it is beside this file
 
 BLOCK = re.compile(r"(<!-- generated: (.*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 PEER = "transformers pipeline (PyTorch eager)"
@@ -118,6 +119,11 @@ def output(*arguments: str) -> str:
     # Double quotes, as people type them.
     shown = " ".join(word if re.fullmatch(r"[\w./-]+", word) else f'"{word}"' for word in arguments)
     return f"```\n$ edge-imdb {shown}\n{found.stdout.strip()}\n```"
+
+
+def api(module: str, *names: str) -> str:
+    """The reference of public names of a module."""
+    return "\n\n".join(reference(module, name) for name in names)
 
 
 def limits() -> str:
@@ -556,6 +562,8 @@ def scale_costs() -> str:
 PARTS: dict[str, Callable[..., str]] = {
     "help": help_text,
     "output": output,
+    "api": api,
+    "errors": error_table,
     "limits": limits,
     "quality": quality,
     "sentiment": sentiment,

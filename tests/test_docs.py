@@ -53,6 +53,30 @@ def test_cli_page_shows_every_command() -> None:
     assert shown == {"help", "help train sentiment", "help train fill-mask", *(f"help {name}" for name in COMMANDS)}
 
 
+def test_api_page_shows_every_public_name_and_every_error() -> None:
+    import edge_imdb
+    from edge_imdb import errors
+
+    page = PAGES["docs/api.md"]
+    for name in set(edge_imdb.__all__) - {"EdgeImdbError", "__version__"}:
+        assert f"## `{name}`" in page, name
+    for name, error in vars(errors).items():
+        if isinstance(error, type) and issubclass(error, edge_imdb.EdgeImdbError):
+            assert f"| `{name}` |" in page, name
+    for name in ("Sentiment.probabilities", "Sentiment.count_tokens", "errors: Errors = 'raise'"):
+        assert name in page, name
+
+
+def test_every_page_says_what_kind_it_is_and_the_index_lists_it() -> None:
+    index = PAGES["docs/README.md"]
+    kinds = ("*Tutorial.*", "*How-to guide.*", "*Reference.*", "*Explanation.*")
+    for name, page in PAGES.items():
+        if name in ("README.md", "docs/README.md"):
+            continue
+        assert page.splitlines()[2].startswith(kinds), name
+        assert f"]({Path(name).name})" in index, name
+
+
 @pytest.mark.parametrize("name", HELD)
 def test_no_figure_stands_outside_a_generated_part(name: str) -> None:
     prose = generate.BLOCK.sub("", PAGES[name])
