@@ -91,7 +91,7 @@ def measure_all(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         except ImportError as error:
             # The peers have nothing to run; ours needs no checkpoint.
             checkpoint = bundle
-            left_out = {name: f"needs {error.name}" for name in CONTENDERS if not name.startswith("edge-imdb")}
+            left_out = {name: f"needs {error.name or error}" for name in CONTENDERS if not name.startswith("edge-imdb")}
     texts, labels, test = read_data(options.data, options.reviews, bundle) if options.data else ([], [], [])
     setting = Setting(bundle, checkpoint, scratch, texts, labels, options.previous)
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))

@@ -73,7 +73,7 @@ def main() -> None:
                 checkpoint = options.checkpoint or bundle_checkpoint(Path(folder, "checkpoint"), bundle)
                 setting = Setting(bundle, checkpoint, Path(folder), some[:64], [])
             except ImportError as error:
-                left_out = {name: f"needs {error.name}" for name in PEERS}
+                left_out = {name: f"needs {error.name or error}" for name in PEERS}
         for name in PEERS if some and not left_out else []:
             for threads in numbers:
                 try:

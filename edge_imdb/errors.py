@@ -1,64 +1,81 @@
-"""The errors that edge-imdb raises on purpose. Each has one sentence for a person, which the command line prints."""
+"""The exceptions that edge-imdb raises deliberately. Each message is one sentence for a person; the CLI prints it.
+
+Each class also derives from the built-in exception that transformers, optimum and huggingface_hub raise in the same
+situation. So an ``except ValueError`` or ``except OSError`` written for those libraries catches ours as well:
+
+>>> from edge_imdb import Sentiment
+>>> try:
+...     Sentiment()("great film", top_k=0)
+... except ValueError as error:
+...     print(error)
+top_k is 0: it must be a whole number, 1 or more.
+"""
 
 from __future__ import annotations
 
 
 class EdgeImdbError(Exception):
-    """Base of all errors. ``exit_code`` is the exit code of the command line: 2 for wrong usage, 1 otherwise."""
+    """The base class. ``exit_code`` is the exit code of the command line: 2 for wrong usage, otherwise 1."""
 
     exit_code = 1
 
 
-class UsageError(EdgeImdbError):
-    """The call itself is wrong: a value out of range, options that exclude each other."""
+class UsageError(EdgeImdbError, ValueError):
+    """A wrong argument: a value that is out of range, or options that exclude each other. A ValueError."""
 
     exit_code = 2
 
 
-class InputError(EdgeImdbError):
-    """A text or a file of texts can't be used: blank, missing, not UTF-8, without the column."""
+class InputError(EdgeImdbError, ValueError):
+    """An unusable text or file of texts: blank, missing, not UTF-8, or without the column. A ValueError."""
 
 
 class BlankError(InputError):
-    """Nothing is left of a text for the tokenizer."""
+    """A text without a single token."""
 
 
-class DataError(EdgeImdbError):
-    """Training or evaluation data can't be used: one class only, an unknown label, an empty split."""
+class DataError(EdgeImdbError, ValueError):
+    """Unusable training or evaluation data: a single class, an unknown label, an empty split. A ValueError."""
 
 
 class SplitError(DataError):
-    """The data set doesn't have the split that was asked for, or no labels in it."""
+    """The data set lacks the requested split, or the split has no labels."""
 
 
-class BaseModelError(EdgeImdbError):
-    """The checkpoint to start from is not a BERT, or can't be turned into a DistilBERT."""
+class BaseModelError(EdgeImdbError, ValueError):
+    """The checkpoint to start from is not a BERT, or can't be converted to a DistilBERT. A ValueError."""
 
 
-class BundleError(EdgeImdbError):
-    """A bundle or a run folder is missing, incomplete, altered, or of the wrong kind."""
+class BundleError(EdgeImdbError, OSError):
+    """A bundle or a run folder is missing, incomplete, altered, or of the wrong kind. An OSError."""
 
 
 class OutputError(EdgeImdbError):
-    """The output folder can't be written, or holds something that would be lost."""
+    """The output folder can't be written, or contains files that would be lost."""
 
 
-class HubError(EdgeImdbError):
-    """The Hugging Face Hub can't be reached, or doesn't have what was asked for."""
+class HubError(EdgeImdbError, OSError):
+    """The Hugging Face Hub can't be reached, or lacks the requested file. An OSError."""
 
 
-class MissingDependencyError(EdgeImdbError):
-    """A package of an extra isn't installed."""
+class MissingDependencyError(EdgeImdbError, ImportError):
+    """A package of an extra isn't installed. An ImportError."""
 
 
-class ProviderError(EdgeImdbError):
-    """The execution provider asked for isn't available in the installed ONNX Runtime."""
+class ProviderError(EdgeImdbError, ValueError):
+    """The installed ONNX Runtime lacks the requested execution provider. A ValueError."""
 
 
 class GateError(EdgeImdbError):
-    """An exported graph differs from its source by more than allowed, so nothing was written."""
+    """An exported graph deviates from its source by more than the allowed amount, so nothing was written."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what a library raised, without its final full stop; the error's type if it says nothing."""
+    """The first line of a library's exception without its final full stop, or the exception's type if it is empty.
+
+    >>> first_line(ValueError("no such column.\\nSee the documentation."))
+    'no such column'
+    >>> first_line(KeyError())
+    'KeyError'
+    """
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -50,6 +50,8 @@ def require(module: str, package: str, purpose: str) -> Any:
     """Import ``module`` or say which package to install."""
     try:
         return importlib.import_module(module)
+    except MissingDependencyError:
+        raise
     except ImportError as error:
         if error.name and error.name.split(".")[0] != module.split(".")[0]:
             raise

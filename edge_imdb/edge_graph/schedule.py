@@ -41,12 +41,13 @@ class Schedule:
     def parse(text: str) -> Schedule:
         """The schedule that ``str`` of one wrote, such as ``0.75,0.5,0.25``. Raises UsageError."""
         try:
-            return Schedule(tuple(float(part) for part in text.split(",")))
+            shares = tuple(float(part) for part in text.split(","))
         except ValueError:
             raise UsageError(
                 f"The schedule {text!r} is not a list of shares: give one number for each layer but the last, such as "
                 "0.75,0.5,0.3,0.2,0.15."
             ) from None
+        return Schedule(shares)
 
     def check(self, layers: int) -> None:
         """Raise UsageError unless it has a share for each of a model's ``layers`` but the last."""

@@ -83,6 +83,8 @@ class Bundle:
                     "it was altered or truncated; export or copy the bundle again."
                 )
             digest = sha256(path) if hashed else entry["sha256"]
+        except BundleError:
+            raise
         except OSError as error:
             raise BundleError(f"{path} can't be read ({error.strerror}): export or copy the bundle again.") from None
         if digest != entry["sha256"]:
@@ -154,6 +156,8 @@ def open_bundle(path: Path, task: str | None) -> Bundle:
             else f"make a bundle with `edge-imdb export {task} --quantize`"
         )
         raise BundleError(f"{path} is not a bundle, because it has no {MANIFEST}: {hint}.") from None
+    except BundleError:
+        raise
     except OSError as error:
         raise BundleError(f"{manifest} can't be read ({error.strerror}): check its permissions.") from None
     try:

@@ -48,6 +48,8 @@ def check_external_data(graph: Path, data: Path | None) -> None:
                     raise BundleError(f"{graph} takes weights from beyond the end of {data}: export the bundle again.")
     except (ValueError, IndexError) as error:
         raise BundleError(f"{graph} is not an ONNX graph ({error}): export the bundle again.") from None
+    except BundleError:
+        raise
     except OSError as error:
         raise BundleError(f"{graph} can't be read ({error.strerror}): export or copy the bundle again.") from None
 

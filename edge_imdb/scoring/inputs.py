@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from ..data.tables import require
-from ..errors import InputError, UsageError, first_line
+from ..errors import EdgeImdbError, InputError, UsageError, first_line
 from .storage import File, glob
 
 FORMATS = {
@@ -407,6 +407,8 @@ def _named(source: Source) -> Iterator[None]:
     """Turn what libraries raise into an InputError with the file's name."""
     try:
         yield
+    except EdgeImdbError:
+        raise
     except (EOFError, OSError, ValueError, UnicodeError) as error:
         if isinstance(error, OSError) and error.strerror:
             raise InputError(
