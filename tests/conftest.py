@@ -51,6 +51,8 @@ ODD_PIECES = (
     ),
     *("[MASK]", "[SEP]", "[mask]", "\U00020000", "x" * 101),
     *("-", "'", "don't", "well-made", "Mr.", "...", "! ", " "),
+    *("\U0001f44e", "\U0001f3fd", "\ufe0f", "\u200d", "\u2640", "\u2764", "\U0001f525", "\U0001f937", "\U0001f3ac"),
+    *("\u2b50", "\u2605", "\u2606", "\u2605\u2605\u2605\xbd\u2606", "\xbd", "&#128078;", "\U0001f648", "\u2757"),
 )
 
 SUBJECTS = ["film", "movie", "plot", "story", "cast", "score", "script", "ending", "camera work", "dialogue"]

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from edge_imdb import Sentiment
 from edge_imdb.cli.explain import parts_of
+from edge_imdb.data.emoji import spell_out
 from edge_imdb.data.text import clean, clean_with_spans
 from edge_imdb.errors import BundleError, GateError, InputError
 from edge_imdb.runtime.bundle import EMBEDDED, GRAPHS, MORE_GRAPHS, WEIGHTS, open_bundle, sha256
@@ -141,16 +142,35 @@ def test_cleaning_with_places_is_cleaning(text: str) -> None:
     assert cleaned == clean(text)
     assert len(spans) == len(cleaned)
     assert all(0 <= a < b <= len(text) for a, b in spans)
-    # Whatever wasn't replaced stands at its place.
+    # Characters that weren't replaced have their own spans.
     assert all(
         text[a:b] == character
         for character, (a, b) in zip(cleaned, spans, strict=True)
-        if b == a + 1 and character != " "
+        if b == a + 1 and character != " " and spell_out(text[a:b]) == text[a:b]
     )
 
 
 def test_cleaning_with_places_names_the_places() -> None:
     assert clean_with_spans(" a<br/> &amp;b ") == ("a &b", [(1, 2), (2, 8), (8, 13), (13, 14)])
+
+
+def test_an_emoji_is_one_word_with_the_span_of_the_emoji() -> None:
+    assert clean_with_spans("No👎🏽!") == ("No thumbs down !", [(0, 1), (1, 2), *[(2, 4)] * 13, (4, 5)])
+    text = "So-so 👎🏽👎, ★★☆☆☆ from me 🤷🏻\u200d♀️"
+    words = [part["word"] for part in _shared().explain(text)["words"]]
+    assert words == ["So-so", "👎🏽", "👎", ",", "★★☆☆☆", "from", "me", "🤷🏻\u200d♀️"]
+
+
+def test_an_emoji_that_truncation_splits_is_read_not_unread() -> None:
+    model = _shared()
+    kept = model.bundle.truncation.max_length - 2
+    # Three tokens for each emoji ("shaking my head"), so that the head's end and the tail's start are inside emoji.
+    text = "🤦" * kept
+    result = model.explain(text)
+    spans = [(part["start"], part["end"]) for part in result["words"]]
+    assert len(spans) == len(set(spans))
+    [unread] = result["unread"]
+    assert unread["why"] == "cut" and all(end <= unread["start"] or start >= unread["end"] for start, end in spans)
 
 
 @given(TEXTS)

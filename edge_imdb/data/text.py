@@ -1,4 +1,4 @@
-"""clean, is_blank, ReviewEncoder: from a review to token ids, the same way at training and at run time, and back."""
+"""clean, is_blank, ReviewEncoder: how a review becomes token ids, at training and at run time alike."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BlankError, InputError, UsageError
+from . import emoji
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -18,59 +19,70 @@ if TYPE_CHECKING:
 # The number of tokens that a BERT tokenizer adds to a text: [CLS] and [SEP].
 SPECIAL = 2
 _BREAK = re.compile(r"<\s*/?\s*br\s*/?\s*>", re.IGNORECASE)
-# Only entities that end in ";": html.unescape also takes "&not" in "why&not" for one.
+# Only entities that end in ";", because html.unescape also replaces the "&not" in "why&not".
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-# Unicode's categories Cc, control characters, and Cs, lone surrogates, which no tokenizer accepts.
+# Unicode's categories Cc (control characters) and Cs (lone surrogates, which no tokenizer accepts).
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _VISIBLE = re.compile(r"[^\W_]")
 
-# Below, for texts of megabytes. Behind these characters, and behind a word before white space, a text may be cut: a
-# BERT tokenizer ends a word there, and no break tag or entity that `clean` looks for goes on.
+# Safe split points, for texts of megabytes: after these characters, and between a word and white space. There, a BERT
+# tokenizer ends a word, and no break tag, entity, emoji or star rating that `clean` replaces continues.
 _MARK = re.compile("[.,!?()*\"':+=%@$^~|{}_`\\\\\\-\u3001\u3002\uff01\uff0c\uff1f\u3400-\u4dbf\u4e00-\u9fff]")
 _GAP = re.compile(r"\s(?:(?<=[^\s</>rR;]\s)|(?<=[^bB;][rR]\s))")
-# Signs that are words of their own too, where they can't be part of a break tag, of an entity or of "[MASK]".
+# Other signs that the tokenizer makes a word of, where they can't be part of a break tag, an entity or "[MASK]".
 _SIGN = re.compile(
     r"[\]#;&/<>\[](?:(?<=\])|(?<=\[)(?=[#;/<&\[])|(?<=[^&]#)|(?<=[^A-Za-z0-9];)|(?<=&)(?=[^#A-Za-z])"
     r"|(?<=&amp;)|(?<=&quot;)|(?<=&apos;)|(?<=&#39;)|(?<=//)"
     r"|(?<=<)(?=<<)|(?<=>>)|(?<=&lt;)(?=&lt;)|(?<=&gt;&gt;))"
 )
-# A letter or digit that a BERT tokenizer doesn't take for a word of its own, as it does a Chinese one.
-_PLAIN = "[^\\W_\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-# Characters of which many do as well as more: white space, controls, what is dropped, marks, and signs of no word.
+# Before an emoji or a row of stars, unless it is part of a longer sequence.
+_PICTURE = re.compile(emoji.START)
+# A letter or digit other than a Chinese character, because a BERT tokenizer makes a word of each Chinese character.
+# "½" isn't here because it may be part of a star rating.
+_PLAIN = "[^\\W_\u00bd\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+# Long runs of these give the same tokens as somewhat shorter runs: white space, control characters, dropped characters,
+# combining marks, pictographs that are neither in the vocabulary nor spelled out, and stars.
 _MANY = [r"\s", "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]", "[\xad\ufeff\u200b-\u200f\u202a-\u202e\u2060-\u2063]"]
-_MANY += ["[\u0300-\u036f]", "[\U0001f300-\U0001f64f]"]
-# Characters that it drops, and that were in Unicode long before any version of it.
+_MANY += ["[\u0300-\u036f]", f"(?:(?![{emoji.CHARACTERS}])[\U0001f300-\U0001f64f])", emoji.STAR]
+# Characters that every version of the tokenizer drops.
 _DROPPED = dict.fromkeys(
     chain([0xAD, 0xFEFF], range(0x200B, 0x2010), range(0x202A, 0x202F), range(0x2060, 0x2064), range(0x300, 0x370))
 )
-# Characters: what a tokenizer gets at a time, since it takes 150 bytes for each.
+# The number of characters to tokenise at a time, because the tokenizer needs 150 bytes for each.
 _PIECE = 1 << 15
 
 
 def clean(text: str) -> str:
-    """Return ``text`` without markup left over from a web page.
+    """Return ``text`` without markup left over from a web page, and with emoji in words.
 
-    ``<br />`` in all its spellings becomes a space, HTML entities become their characters, control characters (NUL
-    among them) and lone surrogates become spaces, and runs of white space become one space. May return ``""``.
+    ``<br />`` in all its spellings becomes a space, HTML entities become their characters, emoji and star ratings
+    become words (see ``emoji.spell_out``), control characters (including NUL) and lone surrogates become spaces, and
+    runs of white space become one space. May return ``""``.
+
+    >>> clean("Great cast,<br />dull plot &amp; score 👎")
+    'Great cast, dull plot & score thumbs down'
     """
     return _clean(text, "&" in text)
 
 
 def _clean(text: str, entities: bool) -> str:
-    """``clean``, where ``entities`` says whether the whole text, of which this may be a piece, has a ``&``."""
+    """``clean`` for a text or a piece of a text; ``entities`` says whether the whole text contains a ``&``."""
     text = _BREAK.sub(" ", text)
     if entities:
         text = _BREAK.sub(" ", _ENTITY.sub(lambda match: html.unescape(match.group()), text))
-    return " ".join(_CONTROL.sub(" ", text).split())
+    return " ".join(_CONTROL.sub(" ", emoji.spell_out(text)).split())
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing is left of a text for a BERT tokenizer: white space, markup, and characters that it drops.
+    """Whether a text has no tokens: it is only white space, markup, and characters that a BERT tokenizer drops.
 
     ``ReviewEncoder`` raises BlankError for the same texts.
+
+    >>> is_blank("<br /> &nbsp;")
+    True
     """
     text = clean(text)
-    # Quick: no letter and no digit is dropped.
+    # The quick test first: a BERT tokenizer drops no letter and no digit.
     return _VISIBLE.search(text) is None and not _normalizer().normalize_str(text).strip()
 
 
@@ -82,9 +94,9 @@ def _normalizer() -> Any:
 
 
 def _cut(text: str, start: int, stop: int | None = None) -> int | None:
-    """A place after ``start``, up to ``stop``, where a text may be cut without changing any token."""
+    """An index over ``start``, up to ``stop``, where a text can be split without changing any token; None if none."""
     stop = len(text) if stop is None else stop
-    # By turns, since any of them may be rare.
+    # Block by block, because any of these patterns may be rare in a text.
     while start < stop:
         end = min(stop, start + _PIECE)
         if (mark := _MARK.search(text, start, end)) is not None:
@@ -93,6 +105,8 @@ def _cut(text: str, start: int, stop: int | None = None) -> int | None:
             return gap.start()
         if (sign := _SIGN.search(text, start, end)) is not None:
             return sign.end()
+        if (picture := _PICTURE.search(text, start + 1, end)) is not None:
+            return picture.start()
         start = end
     return None
 
@@ -101,51 +115,64 @@ Spans = list[tuple[int, int]]
 
 
 def clean_with_spans(text: str) -> tuple[str, Spans]:
-    """``clean(text)``, and for each of its characters the start and the end of the part of ``text`` it comes from."""
-    spans = [(place, place + 1) for place in range(len(text))]
+    """``clean(text)``, and for each of its characters the span of ``text`` that it comes from.
+
+    All words of an emoji have the span of that emoji.
+
+    >>> clean_with_spans("a &amp; b")
+    ('a & b', [(0, 1), (1, 2), (2, 7), (7, 8), (8, 9)])
+    """
+    spans = [(index, index + 1) for index in range(len(text))]
     text, spans = _substitute(_BREAK, lambda match: " ", text, spans)
     if "&" in text:
         text, spans = _substitute(_ENTITY, lambda match: html.unescape(match.group()), text, spans)
         text, spans = _substitute(_BREAK, lambda match: " ", text, spans)
+    if emoji.has_emoji(text):
+        text, spans = _substitute(emoji.PATTERN, emoji.words_for, text, spans)
     text = _CONTROL.sub(" ", text)
     kept: list[str] = []
-    found: Spans = []
+    kept_spans: Spans = []
     for character, (start, end) in zip(text, spans, strict=True):
         if not character.isspace():
             kept.append(character)
-            found.append((start, end))
+            kept_spans.append((start, end))
         elif kept and kept[-1] == " ":
-            found[-1] = (found[-1][0], end)
+            kept_spans[-1] = (kept_spans[-1][0], end)
         elif kept:
             kept.append(" ")
-            found.append((start, end))
+            kept_spans.append((start, end))
     if kept and kept[-1] == " ":
-        del kept[-1], found[-1]
-    return "".join(kept), found
+        del kept[-1], kept_spans[-1]
+    return "".join(kept), kept_spans
 
 
 def _substitute(
     pattern: re.Pattern[str], replace: Callable[[re.Match[str]], str], text: str, spans: Spans
 ) -> tuple[str, Spans]:
-    """``pattern.sub(replace, text)``, and the spans of what comes of it."""
+    """``pattern.sub(replace, text)``, and the span of each character of the result."""
     parts: list[str] = []
-    found: Spans = []
+    new_spans: Spans = []
     at = 0
     for match in pattern.finditer(text):
         new = replace(match)
         parts += [text[at : match.start()], new]
-        found += spans[at : match.start()]
-        found += [(spans[match.start()][0], spans[match.end() - 1][1])] * len(new)
+        new_spans += spans[at : match.start()]
+        new_spans += [(spans[match.start()][0], spans[match.end() - 1][1])] * len(new)
         at = match.end()
-    return "".join([*parts, text[at:]]), found + spans[at:]
+    return "".join([*parts, text[at:]]), new_spans + spans[at:]
 
 
 @dataclass(frozen=True)
 class Truncation:
-    """How to cut a review that is longer than ``max_length`` tokens: it keeps its head and its tail.
+    """How to truncate a review that is longer than ``max_length`` tokens: keep its head and its tail.
+
+    ``head_ratio`` is the head's share of the tokens that are kept. Raises UsageError for values out of range.
 
     Source: Sun et al. 2019, "How to Fine-Tune BERT for Text Classification?", section 5.1, where 128 tokens of head
-    and 382 of tail did best on IMDb; ``head_ratio`` is the head's share of the tokens kept.
+    and 382 of tail did best on IMDb.
+
+    >>> Truncation(max_length=6, head_ratio=0.25).cut([10, 11, 12, 13, 14, 15, 16])
+    [10, 14, 15, 16]
     """
 
     max_length: int = 512
@@ -172,10 +199,15 @@ class Truncation:
 
 
 class ReviewEncoder:
-    """Turns reviews into token ids: clean, tokenise, cut to head and tail, add the special tokens.
+    """Turns reviews into token ids: clean, tokenise, truncate, add the special tokens.
 
-    It turns off the truncation and the padding of ``tokenizer``, or with ``copy``, those of a copy. Making the copy
-    takes as long as loading the tokenizer.
+    It turns off the truncation and the padding of ``tokenizer``, or of a copy of it if ``copy`` is true. Making the
+    copy takes as long as loading the tokenizer. Raises InputError if the tokenizer isn't BERT's.
+
+    >>> from edge_imdb import Sentiment
+    >>> model = Sentiment()
+    >>> ReviewEncoder(model.tokenizer, Truncation(max_length=8)).encode("great film")
+    [101, 2307, 2143, 102]
     """
 
     def __init__(self, tokenizer: Tokenizer, truncation: Truncation, copy: bool = True) -> None:
@@ -214,12 +246,12 @@ class ReviewEncoder:
         return ids
 
     def ends(self, text: str, count: int) -> list[int]:
-        """``tokens``, but of a long review only its first ``count`` ids and its last ``count``.
+        """Like ``tokens``, but only the first and the last ``count`` ids of a long review.
 
-        To cut them to ``count`` ids or fewer gives what cutting all ids gives, in a time that doesn't grow with the
-        text where there are words in it. Raises BlankError as ``encode``.
+        Truncating the result to ``count`` ids or fewer gives the same ids as truncating all of them. The time doesn't
+        grow with the length of the text, unless the text has no safe split points. Raises BlankError like ``encode``.
         """
-        size = max(_PIECE, 16 * count)
+        size = max(_PIECE // 4, 16 * count)
         if not self._divisible or len(text) <= 3 * size:
             return self.tokens(text)
         shortened, entities = False, "&" in text
@@ -237,10 +269,10 @@ class ReviewEncoder:
         return self.tokens(text)
 
     def _ids(self, text: str, entities: bool) -> list[int]:
-        """The ids of a text or of a piece of one between two cuts; ``entities`` as in ``_clean``."""
+        """The ids of a text or of a piece of a text between two split points; ``entities`` as in ``_clean``."""
         text = _clean(text, entities)
         if self._divisible and len(text) > 4 * _PIECE:
-            # No place to cut it was found.
+            # The text has no safe split point.
             if self._drops:
                 text = text.translate(_DROPPED)
             text = self._runs.sub(self._shorten, text)
@@ -249,7 +281,7 @@ class ReviewEncoder:
 
     @functools.cached_property
     def _divisible(self) -> bool:
-        """Whether the tokenizer is BERT's, so that its words end where ``_CUT`` says."""
+        """Whether the tokenizer is BERT's, so that ``_cut`` knows where its words end."""
         normalizer, model = self._tokenizer.normalizer, self._tokenizer.model
         return (
             type(normalizer).__name__ == "BertNormalizer"
@@ -270,9 +302,9 @@ class ReviewEncoder:
 
     @functools.cached_property
     def _runs(self) -> re.Pattern[str]:
-        """Runs of letters that make a word too long to be known, and of what ``_MANY`` has.
+        """Long runs of letters, which are a word too long for the vocabulary, and of the characters in ``_MANY``.
 
-        ``_limit`` of them are as good as all.
+        Shortening such a run to ``_limit`` characters doesn't change the tokens.
         """
         return re.compile("|".join(f"{kind}{{{self._limit + 1},}}" for kind in (_PLAIN, *_MANY)))
 
@@ -284,9 +316,9 @@ class ReviewEncoder:
         return run.group()[: self._limit]
 
     def encoding(self, cleaned: str) -> Encoding:
-        """What the tokenizer makes of a whole review that was cleaned, offsets included, without special tokens.
+        """The tokens of a whole, cleaned review with their offsets, without special tokens.
 
-        Raises BlankError as ``encode``.
+        Raises BlankError like ``encode``.
         """
         encoding = self._tokenizer.encode(cleaned, add_special_tokens=False)
         if not encoding.ids:
@@ -294,5 +326,5 @@ class ReviewEncoder:
         return encoding
 
     def frame(self, ids: list[int]) -> list[int]:
-        """``ids`` between the special tokens."""
+        """Put ``ids`` between the special tokens. *Shape:* ``(length,)`` to ``(length + 2,)``."""
         return [self._first, *ids, self._last]

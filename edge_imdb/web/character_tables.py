@@ -1,7 +1,7 @@
-"""write_tables: what the page's tokenizer knows of characters, taken from the tokenizer that Python runs.
+"""write_tables: the character tables of the page's tokenizer, made with the tokenizer that Python runs.
 
-A browser's own Unicode tables differ with its age, and from those of the tokenizers package. So every code point is put
-through the real normalizer and the real pre-tokenizer, and what comes out is written down:
+A browser's own Unicode tables depend on its version and differ from those of the tokenizers package. So this module
+puts every code point through the real normalizer and the real pre-tokenizer, and writes down the results:
 
 python -m edge_imdb.web.character_tables
 """
@@ -18,21 +18,22 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from ..data import emoji
 from ..runtime.bundle import EMBEDDED, TOKENIZER
 
 TARGET = Path(__file__).parent / "static" / "tables.mjs"
-# A mark that is kept, of combining class 224.
+# A combining mark of class 224 that the normalizer keeps.
 _MARK = "\u302e"
 _HANGUL = range(0xAC00, 0xAC00 + 11172)
 
 
 def write_tables(target: Path = TARGET) -> None:
-    """Write the tables of BERT's uncased normalizer, as all our bundles have it, to a JavaScript module."""
+    """Write the tables of BERT's uncased normalizer, which all our bundles use, to a JavaScript module."""
     target.write_text(render_tables(), encoding="utf-8")
 
 
 def render_tables() -> str:
-    """The module's text: the same for the same versions of Python and tokenizers."""
+    """The text of the module. It depends only on the versions of Python and of tokenizers."""
     tokenizer = Tokenizer.from_file(str(EMBEDDED / "sentiment" / TOKENIZER))
     deleted, spaces, apart, punctuation, changed = [], [], [], [], {}
     survivors: set[str] = set()
@@ -40,20 +41,20 @@ def render_tables() -> str:
         character = chr(point)
         if 0xD800 <= point < 0xE000:
             continue
-        found = tokenizer.normalizer.normalize_str(character)
-        survivors |= set(found)
-        if found == "":
+        normalized = tokenizer.normalizer.normalize_str(character)
+        survivors |= set(normalized)
+        if normalized == "":
             deleted.append(point)
-        elif found == " ":
+        elif normalized == " ":
             spaces.append(point)
-        elif found == f" {character} ":
+        elif normalized == f" {character} ":
             apart.append(point)
-        elif point not in _HANGUL and found != character:
-            changed[character] = found
+        elif point not in _HANGUL and normalized != character:
+            changed[character] = normalized
     for character in survivors:
         if len(tokenizer.pre_tokenizer.pre_tokenize_str(f"a{character}a")) == 3:
             punctuation.append(ord(character))
-    # Of the marks that stay, those that the normalizer brings into the canonical order.
+    # The marks that the normalizer keeps and sorts into canonical order.
     combining = {
         character: order
         for character in sorted(survivors)
@@ -69,6 +70,10 @@ def render_tables() -> str:
         "entities": html.entities.html5,
         "charrefs": {str(number): text for number, text in html._invalid_charrefs.items()},  # type: ignore[attr-defined]
         "noncharacters": _ranges(sorted(html._invalid_codepoints)),  # type: ignore[attr-defined]
+        "emoji": emoji.EMOJI,
+        "modifier": emoji.MODIFIER,
+        "rating": emoji.RATING,
+        "spelled": emoji.SPELLED,
     }
     lines = [f"  {json.dumps(name)}: {json.dumps(table, separators=(',', ':'))}," for name, table in tables.items()]
     return "\n".join(
@@ -77,24 +82,24 @@ def render_tables() -> str:
 
 
 def _is_ordered(tokenizer: Tokenizer, character: str, order: int) -> bool:
-    """Whether the normalizer's own, older tables know this mark's combining class."""
+    """Whether the normalizer's own tables, which are older than Python's, have this mark's combining class."""
     known = unicodedata.combining(_MARK)
     if character == _MARK or order == known:
         return True
     pair = _MARK + character if order < known else character + _MARK
-    found: str = tokenizer.normalizer.normalize_str(pair)
-    return found != pair
+    normalized: str = tokenizer.normalizer.normalize_str(pair)
+    return normalized != pair
 
 
 def _ranges(points: Iterable[int]) -> list[int]:
-    """First and last of each run of ``points``, in order, one after the other."""
-    found: list[int] = []
+    """The first and the last point of each run of consecutive ``points``, as one flat list."""
+    ranges: list[int] = []
     for point in points:
-        if found and found[-1] == point - 1:
-            found[-1] = point
+        if ranges and ranges[-1] == point - 1:
+            ranges[-1] = point
         else:
-            found += [point, point]
-    return found
+            ranges += [point, point]
+    return ranges
 
 
 if __name__ == "__main__":

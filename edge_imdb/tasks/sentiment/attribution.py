@@ -56,9 +56,8 @@ def locate(encoder: ReviewEncoder, text: str) -> Located:
     spans = [(origin[start][0], origin[end - 1][1]) for start, end in places]
     ends = _sentence_ends(cleaned, text, origin)
     sentences = [bisect.bisect_right(ends, start) for start, _ in places]
-    return Located(
-        list(encoding.ids), spans, _words(cleaned, places, encoding.word_ids), sentences, _dropped(text, spans)
-    )
+    words = _words(cleaned, places, spans, encoding.word_ids)
+    return Located(list(encoding.ids), spans, words, sentences, _dropped(text, spans))
 
 
 def _with_marks(cleaned: str, places: Spans) -> Spans:
@@ -71,8 +70,12 @@ def _with_marks(cleaned: str, places: Spans) -> Spans:
     return found
 
 
-def _words(cleaned: str, places: Spans, numbers: Sequence[int | None]) -> list[int]:
-    """For each token the number of its word; those of the tokenizer, joined over apostrophes and hyphens."""
+def _words(cleaned: str, places: Spans, origins: Spans, numbers: Sequence[int | None]) -> list[int]:
+    """For each token the number of its word.
+
+    They are the tokenizer's words, joined at apostrophes and hyphens. The words of an emoji, which have the same origin
+    in the text as given, are also joined.
+    """
     parts = [
         [place for _, place in group] for _, group in groupby(zip(numbers, places, strict=True), lambda pair: pair[0])
     ]
@@ -86,9 +89,12 @@ def _words(cleaned: str, places: Spans, numbers: Sequence[int | None]) -> list[i
         return beside and all(unicodedata.category(cleaned[at])[0] in "LN" for at in (start - 1, end))
 
     joints = {index for index in range(len(spans)) if joint(index)}
-    found, word = [], -1
+    found: list[int] = []
+    word = -1
     for index, group in enumerate(parts):
-        if index not in joints and index - 1 not in joints:
+        first = len(found)
+        same_emoji = first > 0 and origins[first] == origins[first - 1]
+        if index not in joints and index - 1 not in joints and not same_emoji:
             word += 1
         found += [word] * len(group)
     return found
@@ -222,7 +228,9 @@ def _extents(numbers: list[int], spans: Spans, read: set[int]) -> list[tuple[int
 def _unread(located: Located, read: set[int]) -> list[dict[str, Any]]:
     """The parts of the text that the label doesn't depend on, in order, and why."""
     cut: Spans = []
-    for unread, group in groupby(range(len(located.ids)), lambda place: place not in read):
+    # An emoji has several tokens with one span. It counts as read if any of them was.
+    spans_read = {located.spans[place] for place in read}
+    for unread, group in groupby(range(len(located.ids)), lambda place: located.spans[place] not in spans_read):
         if unread:
             places = list(group)
             cut.append((located.spans[places[0]][0], located.spans[places[-1]][1]))

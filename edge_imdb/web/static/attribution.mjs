@@ -27,14 +27,18 @@ export function locate(tokenizer, text) {
     while (sentence < stops.length && stops[sentence] <= start) sentence++;
     return sentence;
   });
-  return { ids, spans: places, words: joined(characters, starts, ends, words), sentences, dropped: dropped(text, places) };
+  const numbers = joined(characters, starts, ends, places, words);
+  return { ids, spans: places, words: numbers, sentences, dropped: dropped(text, places) };
 }
 
-function joined(characters, starts, ends, numbers) {
+// For each token the number of its word: the tokenizer's words, joined at apostrophes and hyphens. The words of an emoji,
+// which have the same span in the text as given, are also joined.
+function joined(characters, starts, ends, places, numbers) {
   const parts = [];
+  const sameEmoji = (index) => index > 0 && places[index].every((value, side) => value === places[index - 1][side]);
   numbers.forEach((number, index) => {
     if (index && number === numbers[index - 1]) Object.assign(parts.at(-1), { end: ends[index], count: parts.at(-1).count + 1 });
-    else parts.push({ start: starts[index], end: ends[index], count: 1 });
+    else parts.push({ start: starts[index], end: ends[index], count: 1, sameEmoji: sameEmoji(index) });
   });
   const joint = (index) => {
     const { start, end } = parts[index] ?? {};
@@ -46,7 +50,7 @@ function joined(characters, starts, ends, numbers) {
   };
   let word = -1;
   return parts.flatMap((part, index) => {
-    if (!joint(index) && !(index && joint(index - 1))) word++;
+    if (!joint(index) && !(index && joint(index - 1)) && !part.sameEmoji) word++;
     return Array(part.count).fill(word);
   });
 }
@@ -146,11 +150,12 @@ export function attribute(text, located, { places, logits, subsetLogits }, label
 }
 
 function unread(located, places) {
-  const read = new Set(places);
+  // An emoji has several tokens with one span. It counts as read if any of them was.
+  const read = new Set(places.map((place) => String(located.spans[place])));
   const cuts = [];
   let open = false;
-  located.spans.forEach(([start, end], place) => {
-    if (read.has(place)) open = false;
+  located.spans.forEach(([start, end]) => {
+    if (read.has(`${start},${end}`)) open = false;
     else if (open) cuts.at(-1).end = end;
     else {
       cuts.push({ start, end, why: "cut" });

@@ -1,11 +1,14 @@
-// clean: a review without markup, as edge_imdb/text.py cleans it, with the place of each character in the text as given.
+// clean and cleanWithSpans: remove markup from a review and spell out emoji, exactly as edge_imdb/data/text.py does.
 
 import tables from "./tables.mjs";
 
-// Python's white space, which is not JavaScript's.
+// The characters that Python counts as white space. JavaScript's \s differs.
 const SPACE = "\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
 const BREAK = new RegExp(`<[${SPACE}]*/?[${SPACE}]*[bB][rR][${SPACE}]*/?[${SPACE}]*>`, "gu");
 const ENTITY = /&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});/gu;
+const EMOJI = new RegExp(tables.emoji, "gu");
+const MODIFIER = new RegExp(tables.modifier, "gu");
+const RATING = new RegExp(tables.rating, "u");
 const CONTROL = /^[\x00-\x1f\x7f-\x9f\p{Cs}]$/u;
 const WHITE = new RegExp(`^[${SPACE}]$`, "u");
 
@@ -20,7 +23,7 @@ export function inRanges(ranges, point) {
   return low < ranges.length >> 1 && point >= ranges[2 * low];
 }
 
-// What Python's html.unescape makes of one entity.
+// Decode one HTML entity, like Python's html.unescape.
 function unescape(entity) {
   const body = entity.slice(1);
   if (body[0] === "#") {
@@ -38,7 +41,23 @@ function unescape(entity) {
   return entity;
 }
 
-// The text with each match replaced, and for each UTF-16 unit of it the start and end of where it comes from.
+// The words for one match of EMOJI, between spaces. See edge_imdb/data/emoji.py.
+function wordsFor(match) {
+  const emoji = match.replace(MODIFIER, "");
+  return ` ${Object.hasOwn(tables.spelled, emoji) ? tables.spelled[emoji] : stars([...emoji])} `;
+}
+
+function stars(run) {
+  if (run.length === 1) return "star";
+  const rating = RATING.exec(run.join(""));
+  if (!rating || run.length > 10 || (run.length < 3 && rating[3])) return "stars";
+  const [full, half, empty] = rating.slice(1).map((part) => [...part].length);
+  if (full + half === 0 && empty !== 5 && empty !== 10) return "stars";
+  const total = empty ? run.length : run.length <= 5 ? 5 : 10;
+  return `${Math.floor((10 * (2 * full + half) + total) / (2 * total))} out of 10 stars`;
+}
+
+// Replace each match. Returns the new text and, for each of its UTF-16 units, the start and the end of its origin.
 function substitute(pattern, replace, text, starts, ends) {
   const parts = [];
   const newStarts = [];
@@ -66,8 +85,8 @@ function substitute(pattern, replace, text, starts, ends) {
 }
 
 /**
- * The characters (code points) of the cleaned text, and for each the start and the end, in UTF-16 units, of the part of
- * `text` that it comes from.
+ * The characters (code points) of the cleaned text and, for each of them, the span of `text` that it comes from, in
+ * UTF-16 units.
  */
 export function cleanWithSpans(text) {
   let starts = Array.from({ length: text.length }, (_, unit) => unit);
@@ -77,6 +96,7 @@ export function cleanWithSpans(text) {
     [text, starts, ends] = substitute(ENTITY, unescape, text, starts, ends);
     [text, starts, ends] = substitute(BREAK, () => " ", text, starts, ends);
   }
+  [text, starts, ends] = substitute(EMOJI, wordsFor, text, starts, ends);
   const characters = [];
   const spans = [];
   let unit = 0;
@@ -104,14 +124,14 @@ export function clean(text) {
   return cleanWithSpans(text).characters.join("");
 }
 
-/** The places of the tokens that are read, of `length`: a head and a tail. As Truncation.cut. */
+/** The indices, from 0 to `length` - 1, of the tokens that truncation keeps: a head and a tail. Like Truncation.cut. */
 export function cut(length, maxLength, headRatio) {
   const kept = maxLength - 2;
-  const places = Array.from({ length }, (_, place) => place);
-  if (length <= kept) return places;
+  const indices = Array.from({ length }, (_, index) => index);
+  if (length <= kept) return indices;
   const exact = kept * headRatio;
-  // Python rounds a half to the even number.
+  // Like Python's round: a half goes to the even number.
   let head = Math.floor(exact);
   if (exact - head > 0.5 || (exact - head === 0.5 && head % 2 === 1)) head += 1;
-  return [...places.slice(0, head), ...places.slice(length - (kept - head))];
+  return [...indices.slice(0, head), ...indices.slice(length - (kept - head))];
 }
