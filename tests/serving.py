@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -152,3 +154,105 @@ def serving(*arguments: object, **options: Any) -> Iterator[Server]:
     finally:
         server.process.kill()
         server.stop()
+
+
+class InProcess:
+    """The server's application without a process or a socket, for tests of what it answers.
+
+    ``models`` has the open model of each task, which the caller owns; the options are those of ``make_app``.
+    """
+
+    def __init__(self, models: dict[str, Any], **options: Any) -> None:
+        from edge_imdb.serve.app import make_app
+        from edge_imdb.serve.limits import Limits
+        from edge_imdb.serve.log import Log
+        from edge_imdb.serve.state import State
+
+        lines: list[dict[str, Any]] = []
+        self.log = lines
+
+        class Kept(Log):
+            def __call__(self, event: str, **values: Any) -> None:
+                lines.append({"event": event, **values})
+
+        self.state = State(tuple(models), options.pop("limits", Limits()), log=Kept())
+        self.state.models = dict(models)
+        self.app = make_app(self.state, **options)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self.ready()
+
+    def ready(self) -> None:
+        from edge_imdb.serve.tokens import QUEUE, SECONDS
+        from edge_imdb.serve.work import Work
+
+        async def start() -> Work:
+            return Work(1, 60.0, {**dict.fromkeys(self.state.models, 0.01), QUEUE: SECONDS})
+
+        self.state.work = asyncio.run_coroutine_threadsafe(start(), self._loop).result(10)
+
+    def close(self) -> None:
+        if self.state.work is not None:
+            self.state.work.close(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = b"",
+        headers: dict[str, str] | None = None,
+        client: str = "192.0.2.1",
+    ) -> Answer:
+        """One request, as uvicorn hands it over; a ``body`` that isn't bytes is sent as JSON."""
+        if not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+        target, _, query = path.partition("?")
+        given = {"host": "server.test:8000", **{name.lower(): value for name, value in (headers or {}).items()}}
+        scope = {
+            "type": "http",
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": urllib.parse.unquote(target),
+            "raw_path": target.encode(),
+            "query_string": query.encode(),
+            "root_path": "",
+            "headers": [(name.encode(), value.encode("latin-1")) for name, value in given.items()],
+            "client": (client, 50000),
+            "server": ("127.0.0.1", 8000),
+        }
+        sent: list[dict[str, Any]] = []
+
+        async def run() -> None:
+            messages = [{"type": "http.request", "body": body, "more_body": False}]
+            over = asyncio.Event()
+
+            async def receive() -> dict[str, Any]:
+                if messages:
+                    return messages.pop()
+                await over.wait()
+                return {"type": "http.disconnect"}
+
+            async def send(message: Any) -> None:
+                sent.append(message)
+
+            await self.app(scope, receive, send)
+            over.set()
+
+        start = time.monotonic()
+        asyncio.run_coroutine_threadsafe(run(), self._loop).result(60)
+        data = b"".join(message.get("body", b"") for message in sent[1:])
+        found = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+        is_json = found.get("content-type", "").startswith("application/json") and data
+        content = json.loads(data) if is_json else data.decode()
+        return Answer(sent[0]["status"], content, found, time.monotonic() - start)
+
+    def post(self, path: str, body: Any, **options: Any) -> Answer:
+        return self.request("POST", path, body, **options)
+
+    def get(self, path: str, **options: Any) -> Answer:
+        return self.request("GET", path, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -54,7 +55,18 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--insecure", is_flag=True, help="Answer other machines even without a key.")
 @click.option("--open-metrics", is_flag=True, help="Answer /metrics without a key.")
 @click.option(
-    "--cors-origin", "cors_origins", multiple=True, help="Website whose pages may call the server; repeat for more."
+    "--cors-origin",
+    "cors_origins",
+    multiple=True,
+    help="Website whose pages may call the server, such as https://example.org; repeat for more.",
+)
+@click.option("--root-path", default="", help="Path below which a proxy serves this server, such as /imdb.")
+@click.option(
+    "--forwarded-allow-ips",
+    default="127.0.0.1,::1",
+    envvar="FORWARDED_ALLOW_IPS",
+    show_default=True,
+    help="Proxies whose X-Forwarded headers to trust: addresses or networks, or * for all.",
 )
 @click.option("--task", "tasks", type=click.Choice(list(TASKS)), multiple=True, help="Serve only this task.")
 @click.option(
@@ -90,6 +102,9 @@ def serve(tasks: tuple[str, ...], **values: Any) -> None:
     curl http://127.0.0.1:8000 -d '{"inputs": "great film"}'
     edge-imdb serve --host 0.0.0.0 --api-key "$KEY"
     """
+    if values["api_key"] is None and "EDGE_IMDB_API_KEY" in os.environ:
+        # click takes an empty variable as none; a secret that is missing must not open the server to everyone.
+        values["api_key"] = os.environ["EDGE_IMDB_API_KEY"]
     limits = Limits(**{limit.name: values.pop(limit.name) for limit in fields(Limits)})
     tasks = tuple(dict.fromkeys(tasks)) or tuple(TASKS)
     module = import_extra("edge_imdb.serve.run", "serve")

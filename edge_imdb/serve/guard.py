@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import time
 from collections.abc import Collection, Mapping
@@ -12,25 +11,28 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..tasks import TASKS
+from .access import Key
+from .encoding import accepted
 from .errors import ClientGone, RequestError, error_body
 from .state import State
 
-# Answered without a key, because a probe has none.
-OPEN = ("/health", *(f"/models/{name}/health" for name in TASKS))
+# The paths that say whether the server is ready: TEI's "/" and SageMaker's /ping too. Their GET and HEAD requests are
+# answered without a key, because a probe has none.
+HEALTH = ("/", "/health", "/ping")
 METRICS = "/metrics"
 # The folder of the page.
 WEB = "/web/"
 
 
 class Guard:
-    """ASGI middleware around ``app``: refuses what it must and records every request.
+    """ASGI middleware around ``app`` that refuses requests early and records all of them.
 
     Arguments:
-        tasks: the task of each path on which texts are worked on.
-        paths: every other path, of which ``WEB`` stands for all below it. The log and the metrics call the rest
+        queues: for each path that runs a model, the name of its work in the queue.
+        paths: every other path; ``WEB`` includes all paths below it. The log and the metrics call any further path
             ``other``.
-        key: what ``Authorization: Bearer`` must hold; None asks for no key.
-        open_metrics: whether /metrics is answered without it.
+        key: the key that ``Authorization: Bearer`` must hold; None asks for no key.
+        open_metrics: whether /metrics is answered without the key.
         access_log: whether each request is logged.
     """
 
@@ -38,7 +40,7 @@ class Guard:
         self,
         app: ASGIApp,
         state: State,
-        tasks: Mapping[str, str],
+        queues: Mapping[str, str],
         paths: Collection[str],
         key: str | None = None,
         open_metrics: bool = False,
@@ -46,10 +48,12 @@ class Guard:
     ) -> None:
         self._app = app
         self._state = state
-        self._tasks = tasks
-        self._paths = {*tasks, *paths}
-        self._key = None if key is None else f"Bearer {key}".encode()
-        self._open = {*OPEN, METRICS} if open_metrics else set(OPEN)
+        self._queues = queues
+        self._paths = {*queues, *paths}
+        self._key = None if key is None else Key(key)
+        self._open = {*HEALTH, *(f"/models/{name}/health" for name in TASKS)}
+        if open_metrics:
+            self._open.add(METRICS)
         self._access_log = access_log
         self._turned_away = 0
 
@@ -74,7 +78,7 @@ class Guard:
             try:
                 await self._app(scope, receive, watched)
             except ClientGone:
-                # 499 is nginx's number for it; nobody gets it.
+                # nginx's status for a client that went away. Nobody receives it.
                 status = 499
             except asyncio.CancelledError:
                 raise
@@ -97,7 +101,7 @@ class Guard:
             self._state.log("request", client=client, **values)
 
     def _label(self, path: str) -> str:
-        """What the log and the metrics call a path."""
+        """The name of a path in the log and in the metrics."""
         if path in self._paths:
             return path
         return WEB if path.startswith(WEB) and WEB in self._paths else "other"
@@ -105,25 +109,26 @@ class Guard:
     def _refusal(self, scope: Scope, path: str) -> RequestError | None:
         state, headers = self._state, scope["headers"]
         most = state.limits.max_headers
-        # h11 measures them only if they don't arrive at once.
+        # h11 checks the size only of headers that arrive in several parts.
         if len(scope["raw_path"]) + sum(len(name) + len(value) + 4 for name, value in headers) > most:
             return RequestError(431, f"The headers are larger than {most} bytes: send fewer.")
-        if self._key is not None and path not in self._open:
+        reads = scope["method"] in ("GET", "HEAD")
+        if self._key is not None and not (reads and path in self._open):
             given = next((value for name, value in headers if name == b"authorization"), b"")
-            if not hmac.compare_digest(given, self._key):
+            if not self._key.accepts(given):
                 return RequestError(401, "The API key is missing or wrong: send Authorization: Bearer KEY.")
-        task = self._tasks.get(path)
-        if task is None or scope["method"] != "POST":
+        queue = self._queues.get(path)
+        if queue is None or scope["method"] != "POST":
             return None
         if state.work is None:
             return RequestError(503, "The model is still loading: try again in a second.", 1)
         if state.draining:
             return RequestError(503, "The server is shutting down: send the request to another one.", 1)
-        # Before the body is read, so that turning a request away costs next to nothing.
-        return state.work.refusal(task)
+        # Before the body is read, so that refusing a request is cheap.
+        return state.work.refusal(queue)
 
     def _count_turned_away(self) -> None:
-        """Log overload once per second, not once per request, which would cost more than turning the request away."""
+        """Count a refused request. They are logged once per second, since a line for each would cost more than it."""
         if not self._turned_away:
             asyncio.get_running_loop().call_later(1, self._log_turned_away)
         self._turned_away += 1
@@ -135,16 +140,20 @@ class Guard:
 
 
 async def send_error(send: Send, error: RequestError) -> None:
-    """Answer ``{"error": sentence}`` with the status of ``error``."""
-    await send_json(send, error_body(error.status, str(error)), error.status, error_headers(error))
+    """Answer with the status, the headers and the body of ``error``."""
+    await send_json(send, error_body(error), error.status, error_headers(error))
 
 
 def error_headers(error: RequestError) -> list[tuple[bytes, bytes]]:
+    """The headers that go with the status of ``error``."""
     headers = []
     if error.retry_after is not None:
         headers.append((b"retry-after", str(error.retry_after).encode()))
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if error.status == 415:
+        # RFC 9110, section 12.5.3: the encodings that a request may have.
+        headers.append((b"accept-encoding", accepted().encode()))
     if error.status in (408, 503):
         headers.append((b"connection", b"close"))
     return headers
@@ -152,7 +161,7 @@ def error_headers(error: RequestError) -> list[tuple[bytes, bytes]]:
 
 async def send_json(send: Send, content: Any, status: int = 200, headers: Collection[tuple[bytes, bytes]] = ()) -> None:
     """Answer with ``content`` as JSON in UTF-8."""
-    # What is not a character, half of a surrogate pair, stays an escape.
+    # Half of a surrogate pair can't be encoded, so it stays an escape.
     body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
     await send(
         {

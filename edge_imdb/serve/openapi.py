@@ -1,4 +1,4 @@
-"""openapi and docs_page: the server described, for programs and for people."""
+"""openapi and docs_page: the description of the server, for programs and for people."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import __version__
 from ..tasks import TASKS
-from ..tasks.http import Endpoint
+from ..tasks.http import ERROR_TYPES, Endpoint
 from .limits import Limits
 
 _ERRORS = {
@@ -18,6 +18,7 @@ _ERRORS = {
     404: "There is nothing at this path.",
     408: "The headers or the body took too long to arrive.",
     413: "The body, a text, the list of texts or the answer is too large.",
+    415: "The server can't decode this Content-Encoding.",
     422: "A text or a parameter can't be used.",
     429: "The queue is full. Retry-After says when to try again.",
     431: "The headers are too large.",
@@ -34,7 +35,7 @@ def openapi(
     failures = {code: text for code, text in _ERRORS.items() if code != 404}
     for path, (_, endpoint) in endpoints.items():
         described = endpoint.describe(limits)
-        request = {"type": "object", "required": ["inputs"], "properties": described.properties}
+        request = {"type": "object", "required": [described.required], "properties": described.properties}
         paths[path] = {
             "post": {
                 "summary": endpoint.summary,
@@ -57,11 +58,10 @@ def openapi(
         paths["/web/"] = page
     paths["/metrics"] = _get("Metrics for Prometheus", None, (401, 431))
     paths["/api-doc/openapi.json"] = _get("This document", {"type": "object"}, (401, 431))
-    moved = {"description": "To /docs.", "headers": {"Location": {"schema": {"type": "string"}}}}
-    paths.setdefault("/", {})["get"] = {
-        "summary": "To the page about the server",
-        "responses": {"307": moved, **_errors({code: _ERRORS[code] for code in (401, 431)})},
-    }
+    for path in ("/", "/ping"):
+        paths.setdefault(path, {}).update(_get("Ready?", {"type": "object"}, (431, 503), True))
+    moved = {"description": "To /docs, for browsers.", "headers": {"Location": {"schema": {"type": "string"}}}}
+    paths["/"]["get"]["responses"]["307"] = moved
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -76,7 +76,7 @@ def openapi(
                 "Error": {
                     "type": "object",
                     "required": ["error", "error_type"],
-                    "properties": {"error": {"type": "string"}, "error_type": {"type": "string"}},
+                    "properties": {"error": {"type": "string"}, "error_type": {"enum": list(ERROR_TYPES)}},
                 },
                 **{name: schema for task in names for name, schema in TASKS[task].http.schemas.items()},
             }
@@ -120,15 +120,15 @@ table {{ border-collapse: collapse; }} td {{ padding: .15rem .75rem .15rem 0; ve
 </style></head><body>
 <h1>edge-imdb {version}</h1>
 <p>Sentiment of film reviews and words for <code>[MASK]</code>.
-Every path, with its schemas: <a href="/api-doc/openapi.json">OpenAPI document</a>.</p>
+Every path, with its schemas: <a href="api-doc/openapi.json">OpenAPI document</a>.</p>
 {parts}
-<h2>Errors</h2><p>Each is <code>{{"error": "a sentence"}}</code>.</p><table>{errors}</table>
+<h2>Errors</h2><p>Each is <code>{{"error": "a sentence", "error_type": "…"}}</code>.</p><table>{errors}</table>
 </body></html>
 """
 
 
-def docs_page(document: Mapping[str, Any]) -> str:
-    """The document as a page of HTML that loads nothing else."""
+def docs_page(document: Mapping[str, Any], url: str) -> str:
+    """The document as a page of HTML that loads nothing else. ``url`` is the server's address, for the examples."""
     parts = []
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
@@ -136,7 +136,6 @@ def docs_page(document: Mapping[str, Any]) -> str:
             parts.append(f"<p>{html.escape(operation['summary'])}.</p>")
             if "requestBody" in operation:
                 example = json.dumps(operation["requestBody"]["content"]["application/json"]["example"])
-                # Relative to no host: the page doesn't know behind which name it stands.
-                parts.append(f"<pre>curl http://127.0.0.1:8000{path} -d '{html.escape(example)}'</pre>")
+                parts.append(f"<pre>curl {html.escape(url + path)} -d '{html.escape(example)}'</pre>")
     errors = "".join(f"<tr><td>{code}</td><td>{html.escape(text)}</td></tr>" for code, text in _ERRORS.items())
     return _PAGE.format(version=__version__, parts="\n".join(parts), errors=errors)

@@ -1,4 +1,4 @@
-"""Page: the page of edge-imdb web below /web/, with the bundles that this server answers with."""
+"""Page: the page of edge-imdb web below /web/, with the server's own bundles."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .errors import RequestError
 from .guard import WEB
 from .state import State
 
-# Bytes at a time: a client has the deadline of an answer for each, not for all.
+# Bytes per part of an answer. The client gets a deadline for each part, not for the whole file.
 _CHUNK = 65_536
 
 
 class Page:
-    """The files of the site, made when the first of them is asked for, since that takes a second and 14 MB."""
+    """The files of the site. They are made at the first request, since that takes a second and 14 MB."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -30,8 +30,8 @@ class Page:
         self._making = asyncio.Lock()
 
     async def home(self, request: HTTPRequest) -> Response:
-        """Where the page is, whose links are relative to it."""
-        return RedirectResponse(WEB, 307)
+        """Redirect to the page, by a path that also holds behind a proxy with a prefix."""
+        return RedirectResponse("web/", 307)
 
     async def answer(self, request: HTTPRequest) -> Response:
         """One file of the site. Raises RequestError."""

@@ -1,7 +1,7 @@
-"""Connection: uvicorn's HTTP/1.1 protocol, with a deadline for headers, bodies and answers that nobody fetches.
+"""Connection: uvicorn's HTTP/1.1 protocol, with deadlines for headers, for bodies, and for fetching the answer.
 
-uvicorn leaves a connection open for as long as its headers take to arrive, and answers what is not HTTP, or too many
-connections, in plain text.
+uvicorn itself waits for the headers for ever, and answers in plain text if the bytes aren't HTTP or if there are too
+many connections.
 """
 
 from __future__ import annotations
@@ -16,22 +16,15 @@ from typing import Any, cast
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .errors import error_body
+from .errors import RequestError, error_body
 from .limits import Limits
-
-_REASONS = {
-    400: "Bad Request",
-    408: "Request Timeout",
-    429: "Too Many Requests",
-    431: "Request Header Fields Too Large",
-}
 
 # Seconds for a client to read why its connection is closed.
 _LINGER = 0.5
 
 
 class Connection(H11Protocol):
-    """One connection. ``connection_class`` sets the limits, and who is told the status of what is refused here."""
+    """One connection. ``connection_class`` sets ``limits``, and ``refused``, which gets the status of each refusal."""
 
     limits: Limits
     refused: Callable[[int], None]
@@ -39,14 +32,15 @@ class Connection(H11Protocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._deadline: asyncio.TimerHandle | None = None
-        # What the deadline is for: "headers", "body", or "answer".
+        # The reason for the deadline: "headers", "body", or "answer".
         self._awaited: str | None = None
         self._refused = False
         self._answered = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
-        # It is told so when it has sent something: what is closed with bytes unread loses the answer.
+        # The refusal is sent once the client has sent something, because closing a connection with unread bytes would
+        # lose the answer.
         self._refused = len(self.connections) > self.limits.max_connections
         self._await("headers")
 
@@ -98,7 +92,7 @@ class Connection(H11Protocol):
             self._answer(400, "This is not an HTTP/1.1 request that the server understands.")
 
     def _check(self) -> None:
-        """Set the deadline for what the client owes now."""
+        """Set the deadline for the client's next part."""
         if self._answered or self.transport.is_closing() or self._awaited == "answer":
             return
         state = self.conn.their_state
@@ -125,10 +119,10 @@ class Connection(H11Protocol):
     def _too_late(self) -> None:
         what = self._awaited
         if what == "answer" or (what == "body" and self.cycle is not None and self.cycle.response_started):
-            # It was answered before, for being too large for example; or it doesn't fetch its answer.
+            # The request was already answered, for example because it is too large, or the client doesn't read.
             self.transport.abort()
         elif what == "headers" and not self.conn.trailing_data[0]:
-            # Opened in advance, as browsers do, and not used.
+            # Browsers open connections in advance and may never use them.
             self.transport.close()
         else:
             limit = self.limits.header_timeout if what == "headers" else self.limits.body_timeout
@@ -142,7 +136,7 @@ class Connection(H11Protocol):
         self._await(None)
         self._unset_keepalive_if_required()
         type(self).refused(status)
-        body = json.dumps(error_body(status, sentence)).encode()
+        body = json.dumps(error_body(RequestError(status, sentence))).encode()
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\n{header}connection: close\r\n\r\n"
@@ -151,12 +145,12 @@ class Connection(H11Protocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        # To close while the client still sends would reset the connection, and it would lose the answer.
+        # Closing while the client still sends would reset the connection, and the client would lose the answer.
         self.transport.write_eof()
         self.loop.call_later(_LINGER, self.transport.abort)
 
     def _abort_if_not_fetched(self) -> None:
-        """A connection that is closed with an answer in its buffer waits for the client to fetch it: not for ever."""
+        """Close a connection for good if the client doesn't fetch the rest of its answer in time."""
         if self.transport.is_closing() and self.transport.get_write_buffer_size():
             self.loop.call_later(self.limits.body_timeout, self.transport.abort)
 

@@ -23,21 +23,30 @@ from ..errors import EdgeImdbError, UsageError
 from ..runtime.options import RuntimeOptions
 from ..runtime.session import usable_cores
 from ..tasks import TASKS
+from .access import checked_key, checked_origin
 from .app import make_app
 from .limits import Limits
 from .log import Forward
 from .protocol import connection_class
+from .proxy import LOCAL, Trusted, checked_root_path
 from .state import State
+from .tokens import QUEUE, SECONDS
 from .unlocked import Unlocked
 from .work import Work
 
-# For this many seconds, requests that were sent before the signal, but not yet read, are still taken.
+# For this many seconds after the signal, the server still takes requests, because clients may have sent them before.
 _GRACE = 0.1
 
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """Where the server listens, whom it answers, and what it opens. Raises UsageError."""
+    """The address that the server listens on, the clients that it answers, and the bundles that it opens.
+
+    ``api_key``, ``cors_origins`` and ``root_path`` are kept in the form in which requests have them. Raises UsageError.
+
+    >>> ServeOptions(api_key="secret\\n", cors_origins=("https://Example.org/",)).cors_origins
+    ('https://example.org',)
+    """
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -53,10 +62,18 @@ class ServeOptions:
     open_metrics: bool = False
     cors_origins: tuple[str, ...] = ()
     access_log: bool = True
+    root_path: str = ""
+    forwarded_allow_ips: str = LOCAL
 
     def __post_init__(self) -> None:
-        if self.api_key is not None and not self.api_key.strip():
-            raise UsageError("--api-key is empty: give a key, or leave it out.")
+        checked = {
+            "api_key": None if self.api_key is None else checked_key(self.api_key),
+            "cors_origins": tuple(checked_origin(origin) for origin in self.cors_origins),
+            "root_path": checked_root_path(self.root_path),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        Trusted(self.forwarded_allow_ips)
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"--workers is {self.workers}: it must be 1 or more.")
 
@@ -77,7 +94,7 @@ def serve(options: ServeOptions, limits: Limits) -> None:
         raise server.error
     state.log("stopped", drained=drained)
     if not drained:
-        # A thread is still within ONNX Runtime, which must not be taken down around it.
+        # A thread is still inside ONNX Runtime, which would crash if Python unloaded it now.
         sys.stderr.flush()
         os._exit(1)
     if server.signal == signal.SIGINT:
@@ -98,7 +115,15 @@ class _Server(uvicorn.Server):
         limits = state.limits
         logger = logging.getLogger("uvicorn")
         logger.handlers, logger.propagate = [Forward(state.log)], False
-        app = make_app(state, options.api_key, options.open_metrics, options.cors_origins, options.access_log)
+        app = make_app(
+            state,
+            options.api_key,
+            options.open_metrics,
+            options.cors_origins,
+            options.access_log,
+            options.root_path,
+            Trusted(options.forwarded_allow_ips),
+        )
         super().__init__(
             uvicorn.Config(
                 app,
@@ -129,8 +154,16 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_exception)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._on_signal, number)
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if hasattr(signal, "SIGBREAK"):
+            # Ctrl-Break, which is how another program asks one on Windows to end.
+            numbers.append(signal.SIGBREAK)
+        for number in numbers:
+            try:
+                loop.add_signal_handler(number, self._on_signal, number)
+            except NotImplementedError:
+                # Windows. uvicorn's loop wakes up ten times a second, so it sees the call soon.
+                signal.signal(number, lambda number, frame: loop.call_soon_threadsafe(self._on_signal, number))
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -143,20 +176,20 @@ class _Server(uvicorn.Server):
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         state.log("listening", url=url, version=__version__, pid=os.getpid())
         try:
-            # Each in a thread, so that /health answers meanwhile.
+            # In threads, so that /health answers meanwhile.
             seconds = await asyncio.gather(*(asyncio.to_thread(self._open, task) for task in state.tasks))
         except EdgeImdbError as error:
             self.error = error
             self.should_exit = True
             return
         workers = options.workers or usable_cores() or os.cpu_count() or 1
-        mean = dict(zip(state.tasks, seconds, strict=True))
+        mean = dict(zip((*state.tasks, QUEUE), (*seconds, SECONDS), strict=True))
         state.work = Work(workers, state.limits.max_wait, mean, state.metrics.text)
         took = round(time.perf_counter() - self._begun, 2)
         state.log("ready", url=url, seconds=took, workers=workers, tasks=state.tasks)
 
     def _open(self, task: str) -> float:
-        """Open the model of ``task``; the seconds that a text takes it."""
+        """Open the model of ``task``, and return the seconds that it takes for a text."""
         options, kind = self.options, TASKS[task]
         # One thread per text: with more, the workers would take the cores from each other.
         runtime = RuntimeOptions(
@@ -176,7 +209,7 @@ class _Server(uvicorn.Server):
 
     def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        # A client that went away while it was answered is not a failure.
+        # A client that closes its connection during the answer is no failure of the server.
         if isinstance(error, BaseException) and not isinstance(error, ConnectionError):
             self.state.log.failure("event loop", error)
 
@@ -202,7 +235,7 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
     def _cut(self) -> None:
-        """Close the connections that wait for an answer: uvicorn would let them have it for another second."""
+        """Close the connections that wait for an answer at once. uvicorn would give them another second."""
         self.config.timeout_graceful_shutdown = 0
         connections: list[Any] = list(self.server_state.connections)
         for connection in connections:
@@ -217,7 +250,7 @@ def _bind(options: ServeOptions) -> socket.socket:
         family, kind, protocol, _, address = found[0]
     except (OSError, UnicodeError):
         raise UsageError(
-            f"{options.host!r} is not an address of this machine: use 127.0.0.1 or another that is."
+            f"{options.host!r} is not an address of this machine: use 127.0.0.1, or an address that the machine has."
         ) from None
     local = ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback
     if not local and options.api_key is None and not options.insecure:
@@ -238,7 +271,7 @@ def _bind(options: ServeOptions) -> socket.socket:
 
 
 def _allow_connections(count: int) -> None:
-    """Let this process open that many connections, as far as the system allows it. Raises UsageError if it doesn't."""
+    """Raise the limit of open files to what ``count`` connections need. Raises UsageError if the system forbids it."""
     try:
         import resource
     except ImportError:

@@ -28,13 +28,33 @@ class RequestLimits(Protocol):
     def max_masks(self) -> int: ...
 
 
-class RequestError(EdgeImdbError):
-    """A request that can't be answered. ``status`` is the HTTP status; ``retry_after`` is in seconds."""
+# The error types of text-embeddings-inference (TEI), router/src/lib.rs, ``ErrorType``. Its clients read them beside the
+# sentence, so the spelling is part of the protocol.
+ERROR_TYPES = ("Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty")
+_BY_STATUS = {424: "Backend", 429: "Overloaded", 503: "Unhealthy"}
 
-    def __init__(self, status: int, sentence: str, retry_after: int | None = None) -> None:
+
+class RequestError(EdgeImdbError):
+    """A request that the server can't answer.
+
+    Arguments:
+        status: the HTTP status of the answer.
+        sentence: what is wrong, and what the client can do.
+        retry_after: seconds after which the client may try again.
+        error_type: one of ERROR_TYPES; None takes the usual type of ``status``.
+
+    >>> error = RequestError(429, "The server is busy: try again in 2 s.", 2)
+    >>> error.error_type, error.retry_after
+    ('Overloaded', 2)
+    """
+
+    def __init__(
+        self, status: int, sentence: str, retry_after: int | None = None, error_type: str | None = None
+    ) -> None:
         super().__init__(sentence)
         self.status = status
         self.retry_after = retry_after
+        self.error_type = error_type or _BY_STATUS.get(status, "Validation" if status < 500 else "Backend")
 
 
 @dataclass(frozen=True)
@@ -42,21 +62,28 @@ class Request:
     """A parsed request.
 
     ``calls`` has a call for each text. ``weight`` is their expected work, in texts of mean length. ``answer`` turns the
-    results of the calls into the content of the answer.
+    results of the calls into the content of the answer. ``warning`` tells the client in ASCII what was ignored; None if
+    nothing was.
     """
 
     calls: Sequence[Callable[[], Any]]
     weight: float
     answer: Callable[[list[Any]], Any]
+    warning: str | None = None
 
 
 @dataclass(frozen=True)
 class Description:
-    """An endpoint in the OpenAPI document: the properties of the request's object, the answer's schema, an example."""
+    """An endpoint in the OpenAPI document.
+
+    ``properties`` are those of the request's object, of which only ``required`` must be there; ``answer`` is the schema
+    of the answer.
+    """
 
     properties: Mapping[str, Any]
     answer: Mapping[str, Any]
     example: Mapping[str, Any]
+    required: str = "inputs"
 
 
 @dataclass(frozen=True)
@@ -64,12 +91,14 @@ class Endpoint:
     """A path that answers POST requests with the results of a model.
 
     ``parse`` gets the body, the open model and the limits. Raises RequestError if the request can't be answered.
+    ``queue`` names the kind of work, of which the server measures the mean time; None is the task itself.
     """
 
     path: str
     summary: str
     parse: Callable[[bytes, Any, RequestLimits], Request]
     describe: Callable[[RequestLimits], Description]
+    queue: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,13 +108,15 @@ class Http:
     The first of ``endpoints`` is the one that Hugging Face's inference API has for the task: it also answers at ``/``
     if the server has no other task before this one. ``schemas`` are the OpenAPI components that the endpoints refer to.
     ``sample`` is a text of about the mean length, from which the server estimates its rate at the start. ``model_type``
-    is the field of that name in the answer of ``/info``.
+    is the field of that name in the answer of ``/info``. ``invocations`` answers SageMaker's path of that name; None is
+    the first endpoint.
     """
 
     endpoints: Sequence[Endpoint]
     schemas: Mapping[str, Any]
     sample: str
     model_type: Callable[[Bundle], dict[str, Any]]
+    invocations: Endpoint | None = None
 
 
 def text_schema(limits: RequestLimits, pattern: str | None = None) -> dict[str, Any]:
@@ -101,8 +132,8 @@ def texts_schema(text: Mapping[str, Any], limits: RequestLimits) -> dict[str, An
 
 
 def parameters_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema of ``parameters``."""
-    return {"type": ["object", "null"], "properties": properties, "additionalProperties": False}
+    """The schema of ``parameters``. Parameters that it doesn't have are ignored."""
+    return {"type": ["object", "null"], "properties": properties}
 
 
 def list_of(items: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,7 +171,7 @@ def texts_of(record: dict[str, Any], limits: RequestLimits) -> tuple[list[str], 
     if not isinstance(texts, list):
         refuse(f"inputs is {kind_of(inputs)}: it must be a text or a list of texts.")
     if not texts:
-        refuse("inputs is empty: give at least one text.")
+        refuse_empty("inputs is empty: give at least one text.")
     for text in texts:
         if not isinstance(text, str):
             refuse(f"inputs has {kind_of(text)} among its texts: each must be a string.")
@@ -157,29 +188,41 @@ def check_texts(texts: list[str], limits: RequestLimits) -> None:
         raise RequestError(413, f"A text has {longest} characters: {limits.max_characters} is the most.")
 
 
-def parameters_of(record: dict[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
-    """The object ``parameters``, which may be missing. Raises RequestError if it has a parameter that isn't known."""
+def parameters_of(record: dict[str, Any], known: tuple[str, ...]) -> tuple[dict[str, Any], str | None]:
+    """The object ``parameters``, and a warning that names those that the endpoint doesn't know, None if there are none.
+
+    Clients send whatever the specification of a task has, so an unknown parameter is ignored. Raises RequestError if
+    ``parameters`` isn't an object.
+
+    >>> parameters_of({"parameters": {"top_k": 2, "seed": 1}}, ("top_k",))
+    ({'top_k': 2, 'seed': 1}, 'Ignored parameters: "seed"')
+    """
     parameters = record.get("parameters")
     if parameters is None:
-        return {}
+        return {}, None
     if not isinstance(parameters, dict):
         refuse(f"parameters is {kind_of(parameters)}: it must be an object, or left out.")
-    for name, value in parameters.items():
-        if name not in known and value is not None:
-            refuse(f"There is no parameter {shown(name)}: {_use(known)}.")
-    return parameters
-
-
-def _use(known: tuple[str, ...]) -> str:
-    return f"use {' and '.join(known)}" if known else "leave it out"
+    ignored = [shown(name) for name, value in parameters.items() if name not in known and value is not None]
+    if not ignored:
+        return parameters, None
+    more = f" and {len(ignored) - 3} more" if len(ignored) > 3 else ""
+    return parameters, f"Ignored parameters: {', '.join(ignored[:3])}{more}"
 
 
 def positive(parameters: dict[str, Any], name: str) -> int | None:
-    """A whole number of at least 1; None if it is missing. Raises RequestError."""
+    """A whole number of at least 1, which may be written as 2.0; None if it is missing. Raises RequestError.
+
+    >>> positive({"top_k": 2.0}, "top_k")
+    2
+    """
     value = parameters.get(name)
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+    if value is None:
+        return None
+    # JSON Schema's "integer" includes 2.0, and clients in languages with one type of number send it.
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if not whole or isinstance(value, bool) or value < 1:
         refuse(f"{name} is {shown(value)}: it must be a whole number, 1 or more.")
-    return value
+    return int(value)
 
 
 def flag(record: dict[str, Any], name: str, default: bool) -> bool:
@@ -223,6 +266,11 @@ def shown(value: Any) -> str:
         return "a very large number"
 
 
-def refuse(sentence: str) -> NoReturn:
+def refuse(sentence: str, error_type: str | None = None) -> NoReturn:
     """Raise a RequestError of status 422."""
-    raise RequestError(422, sentence)
+    raise RequestError(422, sentence, error_type=error_type)
+
+
+def refuse_empty(sentence: str) -> NoReturn:
+    """Raise the RequestError of TEI for a request without any text: status 400, type ``Empty``."""
+    raise RequestError(400, sentence, error_type="Empty")

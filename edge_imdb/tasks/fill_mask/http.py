@@ -37,18 +37,25 @@ _MASKED = "The cast was good, and so was the script, but the [MASK] was dull."
 
 
 def fill_mask(body: bytes, model: FillMask, limits: RequestLimits) -> Request:
-    """``{"inputs": str | [str], "parameters": {"top_k", "targets"}}``; the answer is that of FillMask."""
+    """``{"inputs": str | [str], "parameters": {"top_k", "targets"}}``; the answer is that of FillMask.
+
+    An empty list of targets is the same as none.
+    """
     record = json_object(body)
     texts, single = texts_of(record, limits)
-    parameters = parameters_of(record, ("top_k", "targets"))
+    parameters, warning = parameters_of(record, ("top_k", "targets"))
     top_k = positive(parameters, "top_k") or TOP_K
     targets = parameters.get("targets")
+    if targets == []:
+        targets = None
     if targets is not None:
         targets = [targets] if isinstance(targets, str) else targets
-        if not isinstance(targets, list) or not targets or not all(isinstance(word, str) for word in targets):
+        if not isinstance(targets, list) or not all(isinstance(word, str) for word in targets):
             refuse('targets must be a list of words, as in "targets": ["good", "bad"].')
         if any(not encodable(word) for word in targets):
-            refuse("targets has a word with half of a surrogate pair, which is not a character: leave it out.")
+            refuse(
+                "targets has a word with half of a surrogate pair, which is not a character: leave it out.", "Tokenizer"
+            )
         top_k = min(top_k, len(targets))
     weight, size = 0, 0
     for text in texts:
@@ -67,7 +74,7 @@ def fill_mask(body: bytes, model: FillMask, limits: RequestLimits) -> Request:
             f"ask for fewer words or send a shorter text; {limits.max_body} is the most.",
         )
     calls = [partial(model, text, top_k=top_k, targets=targets) for text in texts]
-    return Request(calls, weight, first if single else list)
+    return Request(calls, weight, first if single else list, warning)
 
 
 def _describe(limits: RequestLimits) -> Description:
@@ -76,7 +83,7 @@ def _describe(limits: RequestLimits) -> Description:
         "top_k": {"type": ["integer", "null"], "minimum": 1, "default": TOP_K},
         "targets": {
             "description": "The words to choose from, each one token of the vocabulary.",
-            "oneOf": [{"type": "array", "minItems": 1, "items": {"type": "string"}}, {"type": "null"}],
+            "oneOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}, {"type": "null"}],
         },
     }
     return Description(
