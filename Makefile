@@ -9,6 +9,17 @@ DEV := .venv
 WHEEL := .venv-wheel
 OLDEST := .venv-oldest
 RAY := .venv-ray
+# The wheel on newer Pythons, of which those are tested that are on the PATH or that pyenv has.
+python_of = $(shell { python$(1) -c 'import sys; print(sys.executable)' || ls $(HOME)/.pyenv/versions/$(1).*/bin/python; } 2> /dev/null | tail -n 1)
+PYTHONS := $(foreach version,3.12 3.13,$(if $(call python_of,$(version)),.venv-$(version)))
+
+# $(call install,ENVIRONMENT) PACKAGES: with uv if it is there, which is several times faster, else or if it fails with pip.
+UV := $(shell command -v uv 2> /dev/null)
+define install
+@set -- $(2); \
+	{ [ -n "$(UV)" ] && "$(UV)" pip install --quiet --python $(1)/bin/python "$$@" 2> /dev/null; } \
+	|| $(1)/bin/python -m pip install --quiet --disable-pip-version-check "$$@"
+endef
 
 .PHONY: predict test soak lint typecheck emulators clients browser clean
 
@@ -16,7 +27,7 @@ predict: $(RUNTIME)/.installed
 	$(RUNTIME)/bin/edge-imdb predict "great film"
 
 # Two tests at a time, so PyTorch takes one thread for each.
-test: lint typecheck emulators clients browser $(WHEEL)/.installed $(OLDEST)/.installed $(RAY)/.installed
+test: lint typecheck emulators clients browser $(WHEEL)/.installed $(OLDEST)/.installed $(RAY)/.installed $(PYTHONS:=/.installed)
 	OMP_NUM_THREADS=1 $(DEV)/bin/python -m pytest -n 2 --dist loadfile
 	$(RAY)/bin/python -m pytest tests/test_score_ray.py tests/test_pickles.py::test_an_actor_of_ray_takes_a_model
 
@@ -56,9 +67,10 @@ typecheck: $(DEV)/.installed
 
 $(RUNTIME)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(RUNTIME)
-	$(RUNTIME)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt '.[cpu]'
+	$(call install,$(RUNTIME),-c constraints.txt '.[cpu]')
 	touch $@
 
+# With pip always: uv would ignore a CPU build of PyTorch that pip is set up to prefer, and fetch gigabytes of CUDA.
 $(DEV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
@@ -74,20 +86,24 @@ build/wheel/.built: $(SOURCE)
 
 $(WHEEL)/.installed: build/wheel/.built constraints.txt
 	rm -rf $(WHEEL) && $(PYTHON) -m venv $(WHEEL)
-	$(WHEEL)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(echo build/wheel/*.whl)[cpu]"
+	$(call install,$(WHEEL),-c constraints.txt "$$(echo build/wheel/*.whl)[cpu]")
+	touch $@
+
+$(PYTHONS:=/.installed): .venv-%/.installed: build/wheel/.built
+	rm -rf .venv-$* && $(call python_of,$*) -m venv .venv-$*
+	$(call install,.venv-$*,"$$(echo build/wheel/*.whl)[cpu]")
 	touch $@
 
 $(OLDEST)/.installed: build/wheel/.built
 	rm -rf $(OLDEST) && $(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
-		"$$(echo build/wheel/*.whl)[cpu]" 'numpy==1.26.*' 'tokenizers==0.20.*' 'click==8.2.*' 'onnxruntime==1.19.*'
+	$(call install,$(OLDEST),"$$(echo build/wheel/*.whl)[cpu]" 'numpy==1.26.*' 'tokenizers==0.20.*' 'click==8.2.*' 'onnxruntime==1.19.*')
 	touch $@
 
 # After the other editable install, for both write to the same *.egg-info.
 $(RAY)/.installed: pyproject.toml constraints-ray.txt | $(DEV)/.installed
 	$(PYTHON) -m venv $(RAY)
-	$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-ray.txt -e '.[ray-test]'
+	$(call install,$(RAY),-c constraints-ray.txt -e '.[ray-test]')
 	touch $@
 
 clean:
-	rm -rf $(RUNTIME) $(DEV) $(RAY) $(WHEEL) $(OLDEST) .emulators .emulators.log .clients .clients.log .node .browser.log .typecheck build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(RUNTIME) $(DEV) $(RAY) $(WHEEL) $(OLDEST) $(PYTHONS) .emulators .emulators.log .clients .clients.log .node .browser.log .typecheck build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

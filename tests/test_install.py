@@ -1,6 +1,7 @@
-"""The package as people install it: its wheel in an empty environment, and with the oldest versions it promises.
+"""The package as people install it: its wheel in an empty environment, with the oldest versions, and on newer Pythons.
 
-`make test` makes both environments, .venv-wheel and .venv-oldest, once. Without them these tests skip and say so.
+`make test` makes the environments .venv-wheel, .venv-oldest, .venv-3.12 and .venv-3.13 once. Tests of a missing
+environment skip and say so.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENTS = {"wheel": ROOT / ".venv-wheel", "oldest": ROOT / ".venv-oldest"}
+# The Pythons that pyproject.toml names, beside the one of .venv-wheel.
+PYTHONS = {version: ROOT / f".venv-{version}" for version in ("3.12", "3.13")}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 def run(environment: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a program of one of the two environments, with none of this one's settings."""
-    folder = ENVIRONMENTS[environment]
+    """Run a program of one of the environments, with none of this one's settings."""
+    folder = {**ENVIRONMENTS, **PYTHONS}[environment]
     if not (folder / ".installed").exists():
         pytest.skip(f"there is no environment {folder.name}: `make {folder.name}/.installed` makes it")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "EDGE_IMDB"))}
@@ -32,13 +35,29 @@ def run(environment: str, *arguments: str, cwd: Path) -> subprocess.CompletedPro
     )
 
 
-@pytest.mark.parametrize("environment", sorted(ENVIRONMENTS))
+@pytest.mark.parametrize("environment", [*ENVIRONMENTS, *PYTHONS])
 def test_predict_and_fill_work(environment: str, tmp_path: Path) -> None:
     label = run(environment, "edge-imdb", "predict", "great film", cwd=tmp_path)
     assert re.fullmatch(r"pos\t0\.9\d{3}\n", label.stdout), label
     words = run(environment, "edge-imdb", "fill", "This is a great [MASK]!", "--top-k", "2", "--json", cwd=tmp_path)
     assert {fill["token_str"] for fill in json.loads(words.stdout)["fills"]} == {"film", "movie"}, words
     assert not (label.stderr or words.stderr)
+
+
+def test_every_python_that_pyproject_names_has_an_environment_here() -> None:
+    named = {line.rpartition(" ")[2] for line in PROJECT["classifiers"] if line.count("::") == 2 and ":: 3." in line}
+    assert named == {"3.11", *PYTHONS}
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_a_newer_python_gives_the_same_score(version: str, tmp_path: Path) -> None:
+    text = "The plot is thin but the leads are charming."
+    assert run(version, "python", "--version", cwd=tmp_path).stdout.startswith(f"Python {version}.")
+    scores = [
+        json.loads(run(environment, "edge-imdb", "predict", text, "--json", cwd=tmp_path).stdout)["score"]
+        for environment in ("wheel", version)
+    ]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
 
 
 def test_an_index_is_told_who_made_it_what_it_is_about_and_how_to_show_the_readme() -> None:
