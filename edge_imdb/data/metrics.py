@@ -1,9 +1,12 @@
 """The figures of a classifier, and the temperature that calibrates it: with NumPy only, used everywhere.
 
-softmax, accuracy, macro_f1, log_loss, calibration_error, coverage_curve, fit_temperature, classification_metrics.
+softmax, accuracy, macro_f1, log_loss, calibration_error, coverage_curve, fit_temperature, classification_metrics;
+confusion_matrix, label_figures, losses.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,3 +112,54 @@ def classification_metrics(probabilities: Floats, labels: Ints) -> dict[str, flo
         "log_loss": log_loss(probabilities, labels),
         "calibration_error": calibration_error(probabilities, labels),
     }
+
+
+def losses(probabilities: Floats, labels: Ints) -> Floats:
+    """The loss of each row: the negative log of its label's probability, in nats.
+
+    *Shape:* ``(rows, classes)`` and ``(rows,)`` to ``(rows,)``.
+
+    >>> losses(np.array([[1.0, 0.0], [0.5, 0.5]]), np.array([0, 1])).round(2).tolist()
+    [0.0, 0.69]
+    """
+    picked = probabilities[np.arange(len(labels)), labels]
+    # abs turns -0.0 into 0.0.
+    found: Floats = np.abs(np.log(np.clip(picked, np.finfo(np.float64).tiny, 1.0)))
+    return found
+
+
+def confusion_matrix(probabilities: Floats, labels: Ints) -> Ints:
+    """How many rows of each label (row of the matrix) got each prediction (column).
+
+    *Shape:* ``(rows, classes)`` and ``(rows,)`` to ``(classes, classes)``.
+
+    >>> confusion_matrix(np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]), np.array([0, 1, 1])).tolist()
+    [[1, 0], [1, 1]]
+    """
+    classes = probabilities.shape[1]
+    counts: Ints = np.bincount(labels * classes + probabilities.argmax(axis=1), minlength=classes * classes)
+    return counts.reshape(classes, classes)
+
+
+def label_figures(confusion: Ints, names: Sequence[str]) -> dict[str, dict[str, float | int | None]]:
+    """Precision, recall, F1, support and the number of predictions of each label, from a confusion matrix.
+
+    Precision is None for a label that was never predicted, recall is None for a label without rows, and F1 is None for
+    a label with neither. *Shape:* ``(classes, classes)`` and ``(classes,)``.
+
+    >>> label_figures(np.array([[1, 0], [1, 1]]), ["neg", "pos"])["neg"]
+    {'precision': 0.5, 'recall': 1.0, 'f1': 0.6666666666666666, 'support': 1, 'predicted': 2}
+    """
+    figures: dict[str, dict[str, float | int | None]] = {}
+    for index, name in enumerate(names):
+        hits, support, predicted = (
+            int(n) for n in (confusion[index, index], confusion[index].sum(), confusion[:, index].sum())
+        )
+        figures[name] = {
+            "precision": hits / predicted if predicted else None,
+            "recall": hits / support if support else None,
+            "f1": 2 * hits / (predicted + support) if predicted + support else None,
+            "support": support,
+            "predicted": predicted,
+        }
+    return figures
