@@ -31,7 +31,8 @@ from edge_imdb.data.datasets import Reviews
 from edge_imdb.data.splits import sample
 from edge_imdb.export.pipeline import read_run
 from edge_imdb.runtime.bundle import EMBEDDED, open_bundle
-from edge_imdb.tasks.figures import evaluate_fill_mask, evaluate_sentiment
+from edge_imdb.tasks.fill_mask.figures import evaluate_fill_mask
+from edge_imdb.tasks.sentiment.figures import evaluate_sentiment
 from edge_imdb.train.runs import public_name
 
 

@@ -1,4 +1,4 @@
-"""FillMaskTask: what the export of a fill-mask run does beyond the steps that both tasks share."""
+"""FillMaskExporter: the steps of an export that are particular to a fill-mask run."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ..data.corpus import load_texts
 from ..data.masking import EVALUATION_LENGTH, Vocabulary, evaluation_batches, join_chunks
 from ..data.splits import sample
 from ..errors import GateError
-from ..tasks.figures import evaluate_fill_mask
+from ..tasks.fill_mask.figures import evaluate_fill_mask
 from ..tasks.fill_mask.pipeline import MASK, TASK, FillMask
+from .exporter import CALIBRATION, Exporter, Figures
 from .options import ExportOptions
-from .task import CALIBRATION, Figures, Task
 
 # The number of validation chunks whose logits are compared with PyTorch's.
 COMPARED = 8
 
 
-class FillMaskTask(Task[FillMask]):
+class FillMaskExporter(Exporter[FillMask]):
     name = TASK
     optimum = "fill-mask"
 

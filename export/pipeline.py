@@ -1,12 +1,13 @@
 """export_run: turn a finished run into a bundle, step by step, if its graphs pass the gate.
 
-The steps are the same for both tasks: the fp32 graph, compared with PyTorch; the edge graph, calibrated and
-compared with fp32; for sentiment the early exit; the card; the manifest. What differs between the tasks is in
-SentimentTask and FillMaskTask, which are each a Task.
+The steps are the same for every task: write the fp32 graph and compare it with PyTorch; calibrate and write the edge
+graph and compare it with fp32; choose the early exit, if the task has one; write the card and the manifest. Each task
+has an Exporter for the parts that differ.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from importlib.metadata import version
@@ -25,17 +26,14 @@ from ..errors import BundleError, DataError, GateError
 from ..output import check_free, locked, staging
 from ..runtime.behaviour import EarlyExit
 from ..runtime.bundle import GRAPHS, MANIFEST, open_bundle, write_manifest
+from ..tasks import TASKS
 from ..tasks.card import render_card
-from .fill_mask import FillMaskTask
+from .exporter import Exporter, Figures
 from .fp32 import quiet, write_fp32
 from .options import ExportOptions
-from .sentiment import SentimentTask
-from .task import Figures, Task
 
 # The largest difference of logits allowed between PyTorch and the fp32 graph.
 TOLERANCE = 1e-4
-
-TASKS: dict[str, type[Task[Any]]] = {kind.name: kind for kind in (SentimentTask, FillMaskTask)}
 
 
 def export_run(
@@ -57,12 +55,23 @@ def export_run(
     metrics, run_options = read_run(source, task)
     with locked(target):
         check_free(target, options.overwrite, "bundle", MANIFEST)
-        _export(TASKS[task](source, metrics), run_options, target, options, say)
+        _export(exporter_of(task)(source, metrics), run_options, target, options, say)
     return target
 
 
+def exporter_of(task: str) -> type[Exporter[Any]]:
+    """The Exporter of a task.
+
+    >>> exporter_of("sentiment").__name__
+    'SentimentExporter'
+    """
+    module, _, name = TASKS[task].exporter.partition(":")
+    kind: type[Exporter[Any]] = getattr(importlib.import_module(module), name)
+    return kind
+
+
 def _export(
-    task: Task[Any], run_options: dict[str, Any], target: Path, options: ExportOptions, say: Callable[[str], None]
+    task: Exporter[Any], run_options: dict[str, Any], target: Path, options: ExportOptions, say: Callable[[str], None]
 ) -> None:
     cpu = resolve_target(options.target)
     run_options = {**run_options, "data": options.data or run_options["data"]}

@@ -1,4 +1,4 @@
-"""SentimentTask: what the export of a sentiment run does beyond the steps that both tasks share."""
+"""SentimentExporter: the steps of an export that are particular to a sentiment run."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ..data.splits import sample
 from ..edge_graph.schedule import Schedule
 from ..errors import GateError
 from ..runtime.behaviour import EarlyExit
-from ..tasks.figures import evaluate_sentiment
+from ..tasks.sentiment.figures import evaluate_sentiment
 from ..tasks.sentiment.pipeline import TASK, Sentiment
 from .early_exit import choose_early_exit
+from .exporter import CALIBRATION, Exporter, Figures
 from .options import ExportOptions
-from .task import CALIBRATION, Figures, Task
 
 # The number of validation reviews whose logits are compared with PyTorch's.
 COMPARED = 64
@@ -30,7 +30,7 @@ COMPARED = 64
 ENOUGH = 1000
 
 
-class SentimentTask(Task[Sentiment]):
+class SentimentExporter(Exporter[Sentiment]):
     name = TASK
     optimum = "text-classification"
 

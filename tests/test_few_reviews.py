@@ -85,9 +85,9 @@ def test_the_prior_of_the_temperature_doesnt_show_on_a_thousand_reviews() -> Non
 
 def test_the_gate_refuses_int8_that_is_as_accurate_but_less_sure(tiny_run: Path) -> None:
     from edge_imdb.export.options import ExportOptions
-    from edge_imdb.export.sentiment import SentimentTask
+    from edge_imdb.export.sentiment import SentimentExporter
 
-    task = SentimentTask(tiny_run, {})
+    task = SentimentExporter(tiny_run, {})
     fp32 = {"accuracy": 0.925, "log_loss": 0.199, "reviews": 1244}
     task.check_gate(fp32, {**fp32, "log_loss": 0.219}, ExportOptions())
     with pytest.raises(GateError, match="raises the log loss"):
@@ -103,9 +103,9 @@ def test_the_gate_refuses_int8_that_is_as_accurate_but_less_sure(tiny_run: Path)
 
 def test_the_gate_allows_one_review_of_a_small_validation_set_and_not_two(tiny_run: Path) -> None:
     from edge_imdb.export.options import ExportOptions
-    from edge_imdb.export.sentiment import SentimentTask
+    from edge_imdb.export.sentiment import SentimentExporter
 
-    task = SentimentTask(tiny_run, {})
+    task = SentimentExporter(tiny_run, {})
     fp32 = {"accuracy": 79 / 80, "log_loss": 0.1, "reviews": 80}
     task.check_gate(fp32, {**fp32, "accuracy": 78 / 80}, ExportOptions())
     with pytest.raises(GateError, match=r"int8 loses 2\.50 points"):

@@ -145,7 +145,7 @@ def test_fp32_gate_refuses_a_graph_of_other_weights(
 
 def test_evaluation_agrees_with_training(fp32: FillMask, fill_run: Path, reviews_csv: tuple[Path, Path]) -> None:
     from edge_imdb.data.datasets import read_texts
-    from edge_imdb.tasks.figures import evaluate_fill_mask
+    from edge_imdb.tasks.fill_mask.figures import evaluate_fill_mask
 
     got = evaluate_fill_mask(fp32, read_texts(str(reviews_csv[1]), "test"))
     expected = json.loads((fill_run / "metrics.json").read_text())["test"]
@@ -155,7 +155,7 @@ def test_evaluation_agrees_with_training(fp32: FillMask, fill_run: Path, reviews
 
 
 def test_evaluation_of_next_to_no_text_is_refused(fp32: FillMask) -> None:
-    from edge_imdb.tasks.figures import evaluate_fill_mask
+    from edge_imdb.tasks.fill_mask.figures import evaluate_fill_mask
 
     with pytest.raises(DataError, match="No word was masked"):
         evaluate_fill_mask(fp32, ["good"])

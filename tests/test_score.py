@@ -330,8 +330,8 @@ def test_a_wrong_call_leaves_nothing_behind(reviews: Path, tmp_path: Path) -> No
         ({"output_format": "xml"}, UsageError, "no output format 'xml'"),
         ({"explain": 0}, UsageError, "explain is 0: it must be 1 or more"),
         ({"min_score": float("nan")}, UsageError, "min_score is nan: it must be from 0 to 1"),
-        ({"explain": 1, "task": "fill-mask"}, UsageError, "are for sentiment"),
-        ({"explain": 1, "precision": "fp32"}, UsageError, "is told in int8"),
+        ({"explain": 1, "task": "fill-mask"}, UsageError, "--explain is for sentiment"),
+        ({"explain": 1, "precision": "fp32"}, UsageError, "needs the int8 graph"),
         ({"strict": True}, InputError, r"reviews\.csv line 8: The text is blank"),
     ]
     for options, error, words in wrong[:-1]:

@@ -31,6 +31,7 @@ if importlib.util.find_spec("ray") is None:
 import edge_imdb
 from edge_imdb.runtime.bundle import EMBEDDED, open_bundle
 from edge_imdb.scoring.labels import Options, bundle_files, bundle_sha256
+from edge_imdb.tasks import TASKS
 
 ROWS = 600
 
@@ -193,7 +194,7 @@ def test_more_actors_than_the_cluster_has_room_for_do_not_hang(
 def test_a_bundle_that_a_node_lacks_is_sent_there(cluster: str, reviews: Path, tmp_path: Path) -> None:
     """The variable leads only this driver to another bundle; the cluster was started without it."""
     other = tmp_path / "models" / "sentiment"
-    for name, data in bundle_files(Options()).items():
+    for name, data in bundle_files(Options("sentiment", TASKS["sentiment"].rows())).items():
         (other / name).parent.mkdir(parents=True, exist_ok=True)
         (other / name).write_bytes(data)
     from edge_imdb.runtime.bundle import seal

@@ -75,6 +75,11 @@ class Options:
     resume: bool = option(False, "Continue an unfinished run.")
     overwrite: bool = option(False, "Replace a finished run, or discard an unfinished one.")
 
+    @classmethod
+    def in_order(cls) -> list[Field[Any]]:
+        """The fields, in the order of the help text."""
+        return sorted(fields(cls), key=lambda option: option.name in _CLOSING)
+
     def check(self) -> None:
         """Raise UsageError for the first option that is out of range."""
         self._check_positive("epochs", "batch_size", "eval_batch_size", "gradient_accumulation", "learning_rate")
@@ -189,11 +194,6 @@ class FillMaskOptions(Options):
 
 # These come last in a help text, after the task's own options.
 _CLOSING = ("precision", "seed", "country", "push_to_hub", "resume", "overwrite")
-
-
-def fields_in_order(kind: type[Options]) -> list[Field[Any]]:
-    """The fields of a task's options, in the order of its help text."""
-    return sorted(fields(kind), key=lambda option: option.name in _CLOSING)
 
 
 # Options that may differ when a run is resumed.

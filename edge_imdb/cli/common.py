@@ -1,224 +1,156 @@
-"""What several commands share: the options that open a model, a progress bar, and imports that may be missing."""
+"""What the commands share: options from dataclasses, a progress bar, and imports that may be missing."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import importlib
+import os
 import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ..errors import MissingDependencyError, UsageError
+from ..options import option
 from ..runtime.bundle import find_bundle
-
-if TYPE_CHECKING:
-    from ..tasks.fill_mask.pipeline import FillMask
-    from ..tasks.sentiment.pipeline import Sentiment
-
-
-EXACT = click.option(
-    "--exact", is_flag=True, help="Do all the work: read the whole review, never stop early, drop no tokens."
-)
-MIN_SCORE = click.option(
-    "--min-score",
-    type=click.FloatRange(0, 1),
-    default=0.0,
-    show_default=True,
-    help='Print "unsure" instead of a label with a lower score.',
-)
-SLIDING_WINDOWS = click.option(
-    "--sliding-windows",
-    is_flag=True,
-    help="Read a long review to its end, one window after another, and average the logits.",
-)
+from ..runtime.options import RuntimeOptions
+from ..tasks import TASKS
+from ..tasks.sentiment import options as tasks
 
 
 @dataclass(frozen=True)
-class ModelOptions:
-    """Which bundle a command opens, and how it runs."""
+class ModelOptions(RuntimeOptions):
+    """Which bundle a command opens, and what runs it. Unlike the library, a command looks in ./models/TASK too."""
 
-    model: str | None
-    revision: str | None
-    precision: str
-    provider: str
-    threads: int | None = None
-
-    def place(self, task: str) -> str | Path | None:
+    def location(self, task: str) -> str | os.PathLike[str] | None:
         """The folder or repository to open: that of --model, or ./models/TASK if nothing else was asked for."""
         path, reason = find_bundle(task, self.model, local=True)
         return path if reason == "./models" else self.model
 
-    def folder(self, task: str) -> str | Path | None:
-        """Like ``place``, for a job that needs the whole bundle: a repository is fetched, and its folder returned."""
+    def folder(self, task: str) -> str | os.PathLike[str] | None:
+        """Like ``location``, for a job that needs the whole bundle: a repository is fetched to a folder first."""
         from ..runtime.hub import fetch_bundle, is_repository
 
-        if self.model is not None and is_repository(self.model):
+        if isinstance(self.model, str) and is_repository(self.model):
             return fetch_bundle(self.model, task, self.revision)
         if self.revision is not None:
             raise UsageError(
                 f"--revision is {self.revision}, but --model is not a Hub repository: leave --revision out."
             )
-        return self.place(task)
+        return self.location(task)
 
-    def fill_mask(self) -> FillMask:
-        """Open a fill-mask bundle. Raises the errors of FillMask."""
-        from ..tasks.fill_mask.pipeline import FillMask
-
-        return FillMask(
-            self.place("fill-mask"),
-            revision=self.revision,
-            precision=self.precision,
-            provider=self.provider,
-            threads=self.threads,
-        )
+    def open(self, task: str, **behaviour: Any) -> Any:
+        """Open a bundle of ``task``; ``behaviour`` as for ``Task.open``. Raises the errors of the task's pipeline."""
+        return TASKS[task].open(dataclasses.replace(self, model=self.location(task)), **behaviour)
 
 
 @dataclass(frozen=True)
-class ReviewOptions:
-    """How reviews are read: how many at a time, and whether with an early exit or in sliding windows."""
+class ReviewOptions(tasks.ReviewOptions):
+    """How reviews are read, and how many at a time."""
 
-    exact: bool
-    sliding_windows: bool
-    workers: int
-
-    def sentiment(self, options: ModelOptions, min_score: float = 0.0) -> Sentiment:
-        """Open a sentiment bundle. Raises the errors of Sentiment."""
-        from ..tasks.sentiment.pipeline import Sentiment
-
-        threads = 1 if options.threads is None and self.workers > 1 else options.threads
-        return Sentiment(
-            options.place("sentiment"),
-            revision=options.revision,
-            precision=options.precision,
-            provider=options.provider,
-            threads=threads,
-            exact=self.exact,
-            sliding_windows=self.sliding_windows,
-            min_score=min_score,
-        )
-
-
-_BUNDLE = [
-    click.option(
-        "--model",
-        metavar="BUNDLE",
-        help="Folder of the bundle to use, or its name on the Hub, user/repo.  [default: see edge-imdb info]",
-    ),
-    click.option("--revision", help="Branch, tag or commit of a bundle on the Hub.  [default: main branch]"),
-    click.option(
-        "--precision",
-        type=click.Choice(["auto", "int8", "fp32"]),
-        default="auto",
-        show_default=True,
-        help="Which graph of the bundle to run; auto means int8 on a CPU.",
-    ),
-    click.option(
-        "--provider",
-        default="auto",
-        show_default=True,
-        help="Execution provider: auto, cpu, cuda, or another that is installed.",
-    ),
-]
-_THREADS = click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    help="Number of threads per text.  [default: one per physical core available]",
-)
-
-
-def model_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of ModelOptions; the command gets them in one argument, ``model_options``."""
-    return _grouped(command, "model_options", ModelOptions, [*_BUNDLE, _THREADS])
-
-
-def bundle_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Like ``model_options`` without --threads, for a command that chooses the number itself."""
-    return _grouped(command, "model_options", ModelOptions, _BUNDLE)
-
-
-def review_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of ReviewOptions; the command gets them in one argument, ``review_options``."""
-    return _grouped(
-        command,
-        "review_options",
-        ReviewOptions,
-        [
-            EXACT,
-            SLIDING_WINDOWS,
-            click.option(
-                "--workers",
-                type=click.IntRange(min=1),
-                default=1,
-                show_default=True,
-                help="Number of reviews to label at the same time, each on one thread. One per core gives the highest "
-                "throughput.",
-            ),
-        ],
+    workers: int = option(
+        1,
+        "Number of reviews to label at the same time, each on one thread. One per core gives the highest throughput.",
+        least=1,
     )
 
+    def open(self, task: str, options: ModelOptions) -> Any:
+        """Open a bundle of ``task``. With several workers, a review gets one thread unless --threads says otherwise."""
+        behaviour = dataclasses.asdict(self)
+        if behaviour.pop("workers") > 1 and options.threads is None:
+            options = dataclasses.replace(options, threads=1)
+        return options.open(task, **behaviour)
 
-def _grouped(
-    command: Callable[..., None], name: str, kind: type[Any], options: list[Callable[[Any], Any]]
-) -> Callable[..., None]:
-    """Add ``options`` to ``command``, which gets their values as a ``kind``, a dataclass, in the argument ``name``.
 
-    A field that has no option keeps its default.
+def options_of(
+    kind: type[Any], argument: str, leave_out: Collection[str] = (), only: Collection[str] | None = None
+) -> Callable[..., Any]:
+    """Add an option for each field of the dataclass ``kind``, with its default and its help.
+
+    The command gets a ``kind`` in ``argument``. A field in ``leave_out``, or not in ``only``, has no option and keeps
+    its default.
     """
-
-    @functools.wraps(command)
-    def grouped(**values: Any) -> None:
-        values[name] = kind(**{field: values.pop(field) for field in kind.__dataclass_fields__ if field in values})
-        command(**values)
-
-    decorated: Callable[..., None] = grouped
-    for option in reversed(options):
-        decorated = option(decorated)
-    return decorated
-
-
-def dataclass_options(fields: Iterable[dataclasses.Field[Any]], hints: dict[str, Any]) -> Callable[..., Any]:
-    """An option for each of ``fields`` of a dataclass, with its default and its help; ``hints`` are their types."""
+    names = [
+        field.name for field in fields_of(kind) if field.name not in leave_out and (only is None or field.name in only)
+    ]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        for field in reversed(list(fields)):
-            flag, text, choices = "--" + field.name.replace("_", "-"), field.metadata["help"], field.metadata["choices"]
-            hint = hints[field.name]
-            kind = next((kind for kind in typing.get_args(hint) if kind is not types.NoneType), hint)
-            if kind is bool:
-                option = click.option(flag, is_flag=True, help=text)
-            elif any(typing.get_origin(part) is tuple for part in typing.get_args(hint)):
-                option = click.option(
-                    flag,
-                    multiple=True,
-                    default=() if field.default is None else (field.default,),
-                    show_default=field.default is not None,
-                    callback=_one_or_several,
-                    help=text,
-                )
-            else:
-                option = click.option(
-                    flag,
-                    type=click.Choice(choices) if choices else kind,
-                    default=field.default,
-                    show_default=field.default is not None,
-                    help=text,
-                )
-            command = option(command)
+        @functools.wraps(command)
+        def grouped(**values: Any) -> None:
+            values[argument] = kind(**{name: values.pop(name) for name in names})
+            command(**values)
+
+        decorated: Callable[..., None] = add_options(kind, names)(grouped)
+        return decorated
+
+    return decorate
+
+
+def fields_of(kind: type[Any]) -> list[dataclasses.Field[Any]]:
+    """The fields of a dataclass, in the order of its ``in_order``, if it has that."""
+    return kind.in_order() if hasattr(kind, "in_order") else list(dataclasses.fields(kind))
+
+
+def add_options(kind: type[Any], names: Collection[str]) -> Callable[..., Any]:
+    """Add an option for each of these fields of the dataclass ``kind``. The command gets the values by name."""
+    hints = typing.get_type_hints(kind)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for field in reversed(fields_of(kind)):
+            if field.name in names:
+                command = _option(field, hints[field.name])(command)
         return command
 
     return decorate
 
 
+def _option(field: dataclasses.Field[Any], hint: Any) -> Callable[..., Any]:
+    flag, metadata = "--" + field.name.replace("_", "-"), field.metadata
+    kind = next((kind for kind in typing.get_args(hint) if kind is not types.NoneType), hint)
+    if kind is bool:
+        return click.option(flag, is_flag=True, help=metadata["help"])
+    if any(typing.get_origin(part) is tuple for part in typing.get_args(hint)):
+        return click.option(
+            flag,
+            multiple=True,
+            default=() if field.default is None else (field.default,),
+            show_default=field.default is not None,
+            callback=_one_or_several,
+            help=metadata["help"],
+        )
+    return click.option(
+        flag,
+        type=_type_of(kind, metadata),
+        default=field.default,
+        show_default=field.default is not None,
+        metavar=metadata.get("metavar"),
+        help=metadata["help"],
+    )
+
+
+def _type_of(kind: Any, metadata: Mapping[str, Any]) -> Any:
+    least, most = metadata.get("least"), metadata.get("most")
+    if metadata.get("choices"):
+        return click.Choice(metadata["choices"])
+    if least is None and most is None:
+        return kind
+    return (click.IntRange if kind is int else click.FloatRange)(least, most)
+
+
+model_options = options_of(ModelOptions, "model_options")
+# For a command that chooses the number of threads itself.
+bundle_options = options_of(ModelOptions, "model_options", leave_out=("threads",))
+review_options = options_of(ReviewOptions, "review_options", leave_out=("min_score",))
+
+
 def _one_or_several(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> Any:
-    """What an option that may be given several times gave: a str where it was given once, None where it was not."""
+    """The value of an option that may be given several times: a str for one value, None for no value."""
     return values[0] if len(values) == 1 else values or None
 
 
@@ -259,7 +191,7 @@ def import_extra(name: str, extra: str) -> Any:
 
 
 def _extra_of(module: str, extra: str) -> str:
-    """The extra that installs ``module``: ``extra`` or another one, by what our own distribution says of itself."""
+    """The extra that installs ``module`` by our own metadata: ``extra`` if it does, or else another one."""
     from importlib.metadata import PackageNotFoundError, requires
 
     try:

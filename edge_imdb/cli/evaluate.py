@@ -105,9 +105,9 @@ def _evaluate_sentiment(chosen: DataOptions, review_options: ReviewOptions, mode
     from ..data.datasets import read_reviews
     from ..data.metrics import confusion_matrix, label_figures
     from ..data.splits import sample
-    from ..tasks.figures import classification_figures, probabilities_of, worst_first
+    from ..tasks.sentiment.figures import classification_figures, probabilities_of, worst_first
 
-    sentiment = review_options.sentiment(model_options)
+    sentiment = review_options.open("sentiment", model_options)
     reviews = read_reviews(
         chosen.data,
         chosen.split,
@@ -226,13 +226,13 @@ def _short(name: str) -> str:
 
 
 def _evaluate_fill_mask(chosen: DataOptions, review_options: ReviewOptions, model_options: ModelOptions) -> Measured:
-    if review_options != ReviewOptions(exact=False, sliding_windows=False, workers=1):
+    if review_options != ReviewOptions():
         raise UsageError("--exact, --sliding-windows and --workers are for sentiment: leave them out.")
     from ..data.datasets import read_texts
     from ..data.splits import sample
-    from ..tasks.figures import evaluate_fill_mask
+    from ..tasks.fill_mask.figures import evaluate_fill_mask
 
-    fill_mask = model_options.fill_mask()
+    fill_mask = model_options.open("fill-mask")
     texts = read_texts(chosen.data, chosen.split, chosen.text_column, chosen.delimiter)
     if chosen.limit is not None:
         texts = [texts[i] for i in sample(texts, chosen.limit, seed=0)]

@@ -5,13 +5,18 @@ from __future__ import annotations
 import html
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import OutputError
-from .common import EXACT, SLIDING_WINDOWS, ModelOptions, model_options
+from ..tasks.sentiment import TASK
+from ..tasks.sentiment.options import ReviewOptions
+from .common import ModelOptions, model_options, options_of
 from .texts import as_json_line, file_options, open_rows, text_arguments
+
+if TYPE_CHECKING:
+    from ..tasks.sentiment.pipeline import Sentiment
 
 # Log-odds from which a word is shown in the strongest colour, and under which it has none.
 _STRONGEST, _WEAKEST = 1.0, 0.05
@@ -23,8 +28,7 @@ _LISTED = 10
 @click.command()
 @text_arguments
 @file_options("reviews")
-@EXACT
-@SLIDING_WINDOWS
+@options_of(ReviewOptions, "review_options", leave_out=("min_score",))
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, one review per line.")
 @click.option("--html", "page", type=click.Path(path_type=Path), help="Write the explanations to this HTML file.")
 @model_options
@@ -34,8 +38,7 @@ def explain(
     column: str,
     delimiter: str | None,
     skip_blank: bool,
-    exact: bool,
-    sliding_windows: bool,
+    review_options: ReviewOptions,
     as_json: bool,
     page: Path | None,
     model_options: ModelOptions,
@@ -51,17 +54,7 @@ def explain(
     """
     example = 'edge-imdb explain "The plot is thin but the leads are charming."'
     rows = open_rows(texts, file, column, delimiter, skip_blank, example)
-    from ..tasks.sentiment.pipeline import Sentiment
-
-    sentiment = Sentiment(
-        model_options.place("sentiment"),
-        revision=model_options.revision,
-        precision=model_options.precision,
-        provider=model_options.provider,
-        threads=model_options.threads,
-        exact=exact,
-        sliding_windows=sliding_windows,
-    )
+    sentiment: Sentiment = model_options.open(TASK.name, **vars(review_options))
     explained = []
     for row, found in rows.each(sentiment.explain, 1, "explain"):
         if as_json:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import Any, get_type_hints
 
 import click
 
 from ..export.options import ExportOptions
 from ..tasks import TASKS
-from .common import dataclass_options, import_extra, say
+from .common import import_extra, options_of, say
 
 EXPORT_TASKS = (*TASKS, "all")
 
@@ -21,8 +19,8 @@ EXPORT_TASKS = (*TASKS, "all")
     "--from", "source", default="runs", show_default=True, help="Folder of finished runs, as edge-imdb train writes it."
 )
 @click.option("--to", "folder", default="models", show_default=True, help="Folder to write the bundles to.")
-@dataclass_options(dataclasses.fields(ExportOptions), get_type_hints(ExportOptions))
-def export(task: str, source: str, folder: str, **options: Any) -> None:
+@options_of(ExportOptions, "options")
+def export(task: str, source: str, folder: str, options: ExportOptions) -> None:
     """Turn finished runs into bundles, the folders that the runtime opens.
 
     A bundle is written only if it passes the gate. The fp32 graph's logits must be within 1e-4 of PyTorch's. On the
@@ -35,8 +33,7 @@ def export(task: str, source: str, folder: str, **options: Any) -> None:
     edge-imdb export --quantize
     edge-imdb export sentiment --quantize --from runs --to models
     """
-    chosen = ExportOptions(**options)
-    chosen.check()
+    options.check()
     tasks: tuple[str, ...] = (task,)
     if task == "all":
         finished = [name for name in TASKS if (Path(source) / name).is_dir()]
@@ -46,4 +43,4 @@ def export(task: str, source: str, folder: str, **options: Any) -> None:
         tasks = tuple(finished) or tuple(TASKS)
     pipeline = import_extra("edge_imdb.export.pipeline", "export")
     for name in tasks:
-        pipeline.export_run(name, Path(source) / name, Path(folder) / name, chosen, say)
+        pipeline.export_run(name, Path(source) / name, Path(folder) / name, options, say)

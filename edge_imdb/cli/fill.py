@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..tasks.fill_mask import TASK
 from .common import ModelOptions, model_options
 from .texts import as_json_line, file_options, open_rows, text_arguments
+
+if TYPE_CHECKING:
+    from ..tasks.fill_mask.pipeline import FillMask
 
 
 @click.command()
@@ -74,7 +78,7 @@ def fill(
     words = None if targets is None else [word.strip() for word in targets.split(",") if word.strip()]
     if workers > 1 and model_options.threads is None:
         model_options = dataclasses.replace(model_options, threads=1)
-    fill_mask = model_options.fill_mask()
+    fill_mask: FillMask = model_options.open(TASK.name)
 
     def fills(text: str) -> list[Any]:
         found: list[Any] = fill_mask(text, top_k=top_k, targets=words, joint=joint, beams=beams)

@@ -13,7 +13,7 @@ from ..errors import EdgeImdbError, MissingDependencyError
 from ..runtime.bundle import find_bundle, open_bundle
 from ..tasks import TASKS
 
-# Of the embedded bundles; a manifest doesn't say it of others.
+# True of the embedded bundles. The manifest of another bundle has no language.
 LANGUAGE = "English"
 MADE_FOR = "made for English film reviews: it makes more mistakes on other kinds of text and in other languages"
 
@@ -52,6 +52,7 @@ def info(as_json: bool) -> None:
             entry["language"] = LANGUAGE if why == "embedded" else None
             entry["quantization"] = bundle.quantization
             entry["metrics"] = bundle.metrics
+            entry["reads"] = TASKS[task].reads(bundle)
         except EdgeImdbError as error:
             entry["error"] = str(error)
         record["bundles"][task] = entry
@@ -74,28 +75,12 @@ def info(as_json: bool) -> None:
             continue
         labels = f"labels {', '.join(entry['labels'])}; " if "labels" in entry else ""
         click.echo(f"  {labels}{entry['bytes'] / 2**20:.1f} MiB; {', '.join(entry['graphs'])}")
-        click.echo(f"  reads {_limit(task, entry)}")
+        click.echo(f"  reads {entry['reads']}")
         if entry["language"]:
             click.echo(f"  {MADE_FOR}")
         for name, value in entry["metrics"].items():
             pairs = value.items() if isinstance(value, dict) else [("", value)]
-            # Figures by group and by score are in --json and in the card.
+            # Figures by group and by score are left to --json and to the card.
             pairs = [(k, v) for k, v in pairs if isinstance(v, (int, float))]
             shown = ", ".join(f"{k} {v:.4g}".strip() if v < 1e4 else f"{k} {v:.0f}" for k, v in pairs)
             click.echo(f"  {name}: {shown}")
-
-
-def _limit(task: str, entry: dict[str, Any]) -> str:
-    """How much of a text is read."""
-    if task == "fill-mask":
-        return f"{entry['max_length']} tokens at a time: in a longer text, the parts around its masks"
-    length = entry["max_length"]
-    if entry["early_exit"]:
-        early = f"{entry['early_exit']} tokens, and up to {length} if those don't give a sure label"
-    else:
-        early = f"{length} tokens"
-    if kept := entry["token_dropping"]:
-        early += (
-            f", of which {', '.join(f'{share:.0%}' for share in kept)} are kept after its layers (--exact keeps all)"
-        )
-    return f"{early}; a longer review keeps its head and its tail (--sliding-windows reads all of it)"

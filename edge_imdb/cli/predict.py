@@ -8,27 +8,26 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import UsageError
-from .common import MIN_SCORE, ModelOptions, ReviewOptions, model_options, review_options
+from ..tasks.sentiment import TASK
+from .common import ModelOptions, ReviewOptions, model_options, options_of
 from .texts import as_json_line, file_options, open_rows, text_arguments
 
 if TYPE_CHECKING:
-    from ..tasks.sentiment.pipeline import Label
+    from ..tasks.sentiment.pipeline import Label, Sentiment
 
 
 @click.command()
 @text_arguments
 @click.option("--top-k", type=click.IntRange(min=1), help="Number of labels to print for each review, best first.")
-@MIN_SCORE
 @file_options("reviews")
 @click.option(
     "--json", "as_json", is_flag=True, help='Print one JSON object per review: {"row", "text", "label", "score"}.'
 )
-@review_options
+@options_of(ReviewOptions, "review_options")
 @model_options
 def predict(
     texts: tuple[str, ...],
     top_k: int | None,
-    min_score: float,
     file: Path | None,
     column: str,
     delimiter: str | None,
@@ -50,9 +49,9 @@ def predict(
     cat reviews.txt | edge-imdb predict
     """
     rows = open_rows(texts, file, column, delimiter, skip_blank, 'edge-imdb predict "great film"')
-    if top_k is not None and min_score:
+    if top_k is not None and review_options.min_score:
         raise UsageError("--min-score is for one label a review, and --top-k asks for several: give only one of them.")
-    sentiment = review_options.sentiment(model_options, min_score)
+    sentiment: Sentiment = review_options.open(TASK.name, model_options)
 
     def label(text: str) -> list[Label]:
         return sentiment(text) if top_k is None else sentiment(text, top_k=top_k)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import UsageError
-from ..tasks import TASKS
-from .common import EXACT, SLIDING_WINDOWS, ModelOptions, bundle_options, say
+from ..scoring.options import JobOptions
+from ..tasks import DEFAULT_TASK, TASKS
+from .common import ModelOptions, add_options, bundle_options, options_of, say
+
+if TYPE_CHECKING:
+    from ..tasks.rows import RowOptions
 
 # The exit code of a job that is done, but in which some rows have an error.
 BAD_ROWS = 3
@@ -20,82 +27,45 @@ BAD_ROWS = 3
 _QUIET = 30.0
 
 
+def _row_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of every task's rows; the command gets their values by name in ``rows``."""
+    kinds: dict[str, type[RowOptions]] = {}
+    for task in TASKS:
+        for field in fields(TASKS[task].rows):
+            kinds.setdefault(field.name, TASKS[task].rows)
+
+    @functools.wraps(command)
+    def grouped(**values: Any) -> None:
+        values["rows"] = {name: values.pop(name) for name in kinds}
+        command(**values)
+
+    decorated: Callable[..., None] = grouped
+    for kind in reversed(list(dict.fromkeys(kinds.values()))):
+        decorated = add_options(kind, [name for name, of in kinds.items() if of is kind])(decorated)
+    return decorated
+
+
 @click.command()
 @click.argument("inputs", metavar="INPUT...", nargs=-1)
 @click.option(
     "--output", metavar="OUT", help="File to write (.parquet, .csv, .tsv, .jsonl); any other name is a folder of parts."
 )
-@click.option("--column", default="text", show_default=True, help="Column that holds the texts.")
 @click.option(
-    "--task", type=click.Choice(list(TASKS)), default="sentiment", show_default=True, help="Which model to run."
+    "--task", type=click.Choice(list(TASKS)), default=DEFAULT_TASK, show_default=True, help="Which model to run."
 )
-@click.option(
-    "--top-k",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    help="Number of words for each mask, in fill-mask.",
-)
-@click.option("--explain", type=click.IntRange(min=1), metavar="N", help="Add the N words that decided most.")
-@click.option(
-    "--min-score",
-    type=click.FloatRange(0, 1),
-    default=0.0,
-    show_default=True,
-    help="Label rows with a lower score unsure.",
-)
-@click.option(
-    "--input-format",
-    type=click.Choice(["csv", "tsv", "jsonl", "json", "parquet", "text"]),
-    help="Format of the inputs.  [default: by their extension; text for standard input]",
-)
-@click.option(
-    "--output-format",
-    type=click.Choice(["parquet", "csv", "tsv", "jsonl"]),
-    help="Format of the parts in a folder.  [default: parquet]",
-)
-@click.option("--prefix", help="Prefix of the added columns.  [default: predicted_ if a name is taken]")
-@click.option(
-    "--part-rows",
-    type=click.IntRange(min=1),
-    default=1000,
-    show_default=True,
-    help="Rows per part. After a kill, unfinished parts are labelled again.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    help="Number of texts to label at the same time; with --ray, of actors.  [default: one per core; with --ray, all "
-    "free CPUs but one]",
-)
-@click.option("--strict", is_flag=True, help="Stop at the first bad row instead of writing it with its error.")
-@click.option("--overwrite", is_flag=True, help="Replace the output of another job.")
-@click.option("--ray", metavar="ADDRESS", help="Label on a Ray cluster: auto, local, or its address.")
+@_row_options
+@options_of(JobOptions, "job")
 @click.option("--json-progress", is_flag=True, help="Print progress and the summary as JSON, one object per line.")
 @click.option("--status", "shown", metavar="OUT", help="Show the progress of the job that writes OUT, then exit.")
-@EXACT
-@SLIDING_WINDOWS
 @bundle_options
 def score(
     inputs: tuple[str, ...],
     output: str | None,
-    column: str,
     task: str,
-    top_k: int,
-    explain: int | None,
-    min_score: float,
-    input_format: str | None,
-    output_format: str | None,
-    prefix: str | None,
-    part_rows: int,
-    workers: int | None,
-    strict: bool,
-    overwrite: bool,
-    ray: str | None,
+    rows: dict[str, Any],
+    job: JobOptions,
     json_progress: bool,
     shown: str | None,
-    exact: bool,
-    sliding_windows: bool,
     model_options: ModelOptions,
 ) -> None:
     """Label whole data sets, and continue after an interruption.
@@ -127,26 +97,14 @@ def score(
         summary = scoring.score(
             inputs,
             output,
-            column=column,
             task=task,
+            report=line.report,
+            say=say,
             model=model_options.folder(task),
             provider=model_options.provider,
             precision=model_options.precision,
-            exact=exact,
-            sliding_windows=sliding_windows,
-            top_k=top_k,
-            explain=explain,
-            min_score=min_score,
-            workers=workers,
-            part_rows=part_rows,
-            prefix=prefix,
-            input_format=input_format,
-            output_format=output_format,
-            strict=strict,
-            overwrite=overwrite,
-            ray=ray,
-            report=line.report,
-            say=say,
+            **vars(job),
+            **rows,  # type: ignore[typeddict-item]
         )
     finally:
         line.close()

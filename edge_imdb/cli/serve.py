@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import replace
 from typing import Any
 
 import click
 
 from ..serve.limits import Limits
 from ..tasks import TASKS
-from .common import EXACT, ModelOptions, import_extra
-
-
-def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
-    """An option for every field of Limits, its default and its help taken from there."""
-    for limit in reversed(fields(Limits)):
-        kind = int if isinstance(limit.default, int) else float
-        flag = "--" + limit.name.replace("_", "-")
-        command = click.option(flag, type=kind, default=limit.default, show_default=True, help=limit.metadata["help"])(
-            command
-        )
-    return command
+from .common import ModelOptions, import_extra, options_of
 
 
 def _argument(task: str) -> str:
@@ -75,23 +64,11 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Number of texts to process at the same time.  [default: one per core]",
 )
 @_model_options
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "int8", "fp32"]),
-    default="auto",
-    show_default=True,
-    help="Which graph of the bundles to run; auto means int8 on a CPU.",
-)
-@click.option(
-    "--provider",
-    default="auto",
-    show_default=True,
-    help="Execution provider: auto, cpu, cuda, or another that is installed.",
-)
-@EXACT
+@options_of(ModelOptions, "model_options", only=("precision", "provider"))
+@click.option("--exact", is_flag=True, help="Do all the work: read the whole review, never stop early, drop no tokens.")
 @click.option("--access-log/--no-access-log", default=True, show_default=True, help="Log one line per request.")
-@_limit_options
-def serve(tasks: tuple[str, ...], **values: Any) -> None:
+@options_of(Limits, "limits")
+def serve(tasks: tuple[str, ...], model_options: ModelOptions, limits: Limits, **values: Any) -> None:
     """Serve both models over HTTP, to clients of Hugging Face and text-embeddings-inference.
 
     Every request is logged on standard error, as one line of JSON without its text. SIGTERM or Ctrl-C lets the requests
@@ -105,12 +82,17 @@ def serve(tasks: tuple[str, ...], **values: Any) -> None:
     if values["api_key"] is None and "EDGE_IMDB_API_KEY" in os.environ:
         # click takes an empty variable as none; a secret that is missing must not open the server to everyone.
         values["api_key"] = os.environ["EDGE_IMDB_API_KEY"]
-    limits = Limits(**{limit.name: values.pop(limit.name) for limit in fields(Limits)})
     tasks = tuple(dict.fromkeys(tasks)) or tuple(TASKS)
     module = import_extra("edge_imdb.serve.run", "serve")
     given = {task: values.pop(_argument(task)) for task in TASKS}
-    models = {
-        task: ModelOptions(given[task], None, values["precision"], values["provider"], None).folder(task)
-        for task in tasks
-    }
-    module.serve(module.ServeOptions(tasks=tasks, models=models, **values), limits)
+    models = {task: replace(model_options, model=given[task]).folder(task) for task in tasks}
+    module.serve(
+        module.ServeOptions(
+            tasks=tasks,
+            models=models,
+            precision=model_options.precision,
+            provider=model_options.provider,
+            **values,
+        ),
+        limits,
+    )

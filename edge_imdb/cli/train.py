@@ -1,16 +1,18 @@
-"""train: train either model, with an option for every hyperparameter."""
+"""train: a command for each task, with an option for every hyperparameter."""
 
 from __future__ import annotations
 
-from typing import Any, get_type_hints
+import importlib
+from typing import Any
 
 import click
 
 from ..data.datasets import sources_of
 from ..errors import UsageError
 from ..runtime.hub import go_offline_if_unreachable
-from ..train.options import FillMaskOptions, Options, SentimentOptions, fields_in_order
-from .common import dataclass_options, import_extra, say
+from ..tasks import TASKS
+from ..train.options import Options
+from .common import import_extra, options_of, say
 
 
 @click.group(invoke_without_command=True)
@@ -21,7 +23,7 @@ from .common import dataclass_options, import_extra, say
 def train(context: click.Context, base: str | None, data: str | None, output: str | None) -> None:
     """Train DistilBERT on reviews.
 
-    Without a task, train sentiment and then fill-mask, with their defaults.
+    Without a task, train the model of every task, with its defaults.
 
     \b
     edge-imdb train
@@ -33,53 +35,32 @@ def train(context: click.Context, base: str | None, data: str | None, output: st
         name: value for name, value in (("base", base), ("data", data), ("output", output)) if value is not None
     }
     if context.invoked_subcommand is None:
-        _train_sentiment(SentimentOptions(**given))
-        _train_fill_mask(FillMaskOptions(**given))
+        for task in TASKS:
+            _train(task, _options_of(task)(**given))
     elif given:
         raise UsageError(f"Give --{next(iter(given))} after the task: edge-imdb train {context.invoked_subcommand} …")
 
 
-@train.command("sentiment")
-@dataclass_options(fields_in_order(SentimentOptions), get_type_hints(SentimentOptions))
-def train_sentiment(**options: Any) -> None:
-    """Fine-tune a sentiment classifier.
-
-    The finished run is a folder that is ready for the Hub, OUTPUT/sentiment.
-
-    \b
-    edge-imdb train sentiment
-    edge-imdb train sentiment --data reviews.csv --test-data test.csv
-    edge-imdb train sentiment --resume
-    """
-    _train_sentiment(SentimentOptions(**options))
+def _options_of(task: str) -> type[Options]:
+    module, _, name = TASKS[task].train_options.partition(":")
+    kind: type[Options] = getattr(importlib.import_module(module), name)
+    return kind
 
 
-def _train_sentiment(options: SentimentOptions) -> None:
-    _prepare(options)
-    import_extra("edge_imdb.train.sentiment", "train").train_sentiment(options, say)
-
-
-@train.command("fill-mask")
-@dataclass_options(fields_in_order(FillMaskOptions), get_type_hints(FillMaskOptions))
-def train_fill_mask(**options: Any) -> None:
-    """Adapt a masked language model to film reviews.
-
-    The finished run is a folder that is ready for the Hub, OUTPUT/fill-mask.
-
-    \b
-    edge-imdb train fill-mask
-    edge-imdb train fill-mask --unsupervised --precision auto
-    edge-imdb train fill-mask --resume
-    """
-    _train_fill_mask(FillMaskOptions(**options))
-
-
-def _train_fill_mask(options: FillMaskOptions) -> None:
-    _prepare(options)
-    import_extra("edge_imdb.train.fill_mask", "train").train_fill_mask(options, say)
-
-
-def _prepare(options: Options) -> None:
-    """What needs no PyTorch, and so no seconds until it is imported."""
+def _train(task: str, options: Options) -> None:
     options.check()
+    # Before the seconds that it takes to import PyTorch.
     go_offline_if_unreachable(options.base, *sources_of(options.data))
+    module, _, name = TASKS[task].train.partition(":")
+    getattr(import_extra(module, "train"), name)(options, say)
+
+
+def _add_command(task: str) -> None:
+    @train.command(task, help=TASKS[task].train_help)
+    @options_of(_options_of(task), "options")
+    def command(options: Options) -> None:
+        _train(task, options)
+
+
+for _task in TASKS:
+    _add_command(_task)

@@ -24,9 +24,13 @@ class RuntimeOptions:
     """
 
     model: str | os.PathLike[str] | None = option(  # noqa: RUF009 - option returns a field
-        None, "Folder of the bundle to use, or its name on the Hub, user/repo.  [default: see edge-imdb info]"
+        None,
+        "Folder of the bundle to use, or its name on the Hub, user/repo.  [default: see edge-imdb info]",
+        metavar="BUNDLE",
     )
     revision: str | None = option(None, "Branch, tag or commit of a bundle on the Hub.  [default: main branch]")
     precision: str = option("auto", "Which graph of the bundle to run; auto means int8 on a CPU.", PRECISIONS)
     provider: str = option("auto", "Execution provider: auto, cpu, cuda, or another that is installed.")
-    threads: int | None = option(None, "Number of threads per text.  [default: one per physical core available]")
+    threads: int | None = option(
+        None, "Number of threads per text.  [default: one per physical core available]", least=1
+    )

@@ -12,21 +12,21 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 from ..data.tables import PREFIX, require
 from ..errors import InputError, OutputError, UsageError
 from ..runtime.session import usable_cores
+from ..tasks import DEFAULT_TASK
 from . import formats
 from . import job_record as manifest
-from .inputs import COMPRESSIONS, Block, Reader, find_inputs, schema_of, survey
+from .inputs import COMPRESSIONS, Block, Reader, Source, find_inputs, schema_of, survey
 from .job_record import Manifest
 from .labels import Labeller, Options, Outcome, with_outcomes
 from .local import Local
+from .options import JobOptions, ScoreArguments, sort_arguments
 from .storage import File, Store, alive, exists, host, is_url, open_store, spooled
 
-# A part is written once in some ten seconds of a core's work: that much is lost at most.
-PART_ROWS = 1000
 PARTS_SUFFIX = ".parts"
 _PROGRESS = "_progress.json"
 # Seconds between two looks at the rate, and the span over which it is taken.
@@ -72,26 +72,10 @@ def score(
     inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
     *,
-    column: str = "text",
-    task: str = "sentiment",
-    model: str | os.PathLike[str] | None = None,
-    provider: str = "auto",
-    precision: str = "auto",
-    exact: bool = False,
-    sliding_windows: bool = False,
-    top_k: int = 5,
-    explain: int | None = None,
-    min_score: float = 0.0,
-    workers: int | None = None,
-    part_rows: int = PART_ROWS,
-    prefix: str | None = None,
-    input_format: str | None = None,
-    output_format: str | None = None,
-    strict: bool = False,
-    overwrite: bool = False,
-    ray: str | None = None,
+    task: str = DEFAULT_TASK,
     report: Report | None = None,
     say: Callable[[str], None] | None = None,
+    **arguments: Unpack[ScoreArguments],
 ) -> Summary:
     """Label every row of ``inputs`` and write it to ``output``; continue where an earlier call was stopped or killed.
 
@@ -100,135 +84,160 @@ def score(
             also .gz or .zst; ``-`` is standard input.
         output: a file by its name (.parquet, .csv, .tsv, .jsonl; all but Parquet also .gz or .zst), else a folder of
             parts, which are Parquet or ``output_format``.
-        column: the column of the texts. A text file has one column, ``text``.
         task: ``sentiment`` adds the columns ``label`` and ``score``; ``fill-mask`` adds ``fills``, for each mask the
-            ``top_k`` words with their scores. Both add ``error``, which says what is wrong with a row.
-        model, provider, precision, exact, sliding_windows: as for ``Sentiment`` and ``FillMask``.
-        explain: sentiment: add the column ``words``, that many words that decided most, the strongest first, each with
-            its weight as in ``Sentiment.explain``, whose score is then told; a list of structs, in CSV as JSON.
-        min_score: sentiment: a row whose score is under it, from 0 to 1, gets the label ``unsure``; 0 never says so.
-        workers: number of texts at a time; None means one per core. With ``ray``, the number of actors; None means one
-            less than the free CPUs.
-        part_rows: rows per part. If the process is killed, the parts that it was working on are lost.
-        prefix: prefix of the added columns' names; None means no prefix, or ``predicted_`` if the input already has
-            one of the names.
-        strict: stop at the first bad row, instead of writing it with its error.
-        overwrite: replace what another job wrote to ``output``.
-        ray: ``auto``, ``local`` or the address of a Ray cluster; None labels on this machine.
+            ``top_k`` words with their scores. Every task adds ``error``, which says what is wrong with a row.
         report: called with a dict of numbers about twice a second: ``rows``, ``total``, ``rows_per_second``,
             ``seconds_left``, ``parts``, ``of``, ``errors``, ``phase``.
         say: called with each message for a person.
+        column: the column of the texts, by default ``text``. A text file has only that column.
+        model, provider, precision: as for the pipeline of the task.
+        exact, sliding_windows: sentiment: as for ``Sentiment``.
+        explain: sentiment: add the column ``words``: this many words, those with the largest weights first, with their
+            weights as in ``Sentiment.explain``, which also gives the score then; a list of structs, in CSV as JSON.
+        min_score: sentiment: a row with a lower score, from 0 to 1, gets the label ``unsure``.
+        top_k: fill-mask: the number of words for each mask, by default 5.
+        workers: number of texts at a time; None means one per core. With ``ray``, the number of actors; None means one
+            less than the free CPUs.
+        part_rows: rows per part, by default 1,000. If the process is killed, its unfinished parts are lost.
+        prefix: prefix of the added columns' names; None means no prefix, or ``predicted_`` if the input already has
+            one of the names.
+        input_format, output_format: None takes the format from the extension, for a folder of parts Parquet.
+        strict: stop at the first bad row, instead of writing it with its error.
+        overwrite: replace what another job wrote to ``output``.
+        ray: ``auto``, ``local`` or the address of a Ray cluster; None labels on this machine.
 
-    The bytes of the output are the same however often it was interrupted, and on Ray. Raises UsageError, InputError,
-    OutputError, BundleError, ProviderError, MissingDependencyError.
+    The bytes of the output are the same however often the job was interrupted, and on Ray. Raises UsageError,
+    InputError, OutputError, BundleError, ProviderError, MissingDependencyError.
+
+    >>> import pathlib, tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> _ = (folder / "reviews.csv").write_text("text\\ngreat film\\nawful film\\n")
+    >>> score(folder / "reviews.csv", folder / "labelled.csv").labels
+    {'neg': 1, 'pos': 1}
     """
     require("pyarrow", "pyarrow", "edge-imdb score")
     started = time.monotonic()
-    if part_rows < 1 or (workers is not None and workers < 1):
-        raise UsageError("part_rows and workers must be 1 or more.")
+    job, options = sort_arguments(task, dict(arguments))
     names = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    options = Options(
-        task,
-        None if model is None else os.fspath(model),
-        provider,
-        precision,
-        exact,
-        sliding_windows,
-        top_k,
-        explain,
-        min_score,
-    )
-    target = find_target(os.fspath(output), output_format)
+    target = find_target(os.fspath(output), job.output_format)
     with contextlib.ExitStack() as stack:
-        if "-" in names:
-            if len(names) > 1:
-                raise UsageError("- is standard input: leave the other inputs out.")
-            if say is not None:
-                say("Standard input can't be read twice: to continue after an interruption, pipe the same data again.")
-            file = stack.enter_context(spooled(sys.stdin.buffer))
-            sources = find_inputs([File(str(file.name), "standard input")], input_format or "text")
-        else:
-            given = [os.fspath(name) for name in names]
-            _check_apart(given, target)
-            sources = find_inputs(given, input_format)
+        sources = _sources([os.fspath(name) for name in names], target, job.input_format, say, stack)
         store = open_store(target.parts)
         stack.enter_context(store.writing())
         stack.callback(_tidy, store)
-        old = None
-        try:
-            old = manifest.read(store)
-        except OutputError:
-            if not overwrite:
-                raise
-            _clear(store)
-        _check_free(store, target, old, overwrite)
+        old = _earlier(store, target, job.overwrite)
         progress = _Progress(store, report)
-        known = {entry["name"]: entry for entry in old.inputs} if old else {}
-        for source in sources:
-            survey(source, known.get(source.name))
-            progress.counted(source.rows)
-        rows = sum(source.rows for source in sources)
+        rows = _count(sources, old, progress)
         if not rows:
             raise InputError(f"{', '.join(map(str, names))} has no rows: give at least one text.")
-        schema = schema_of(sources, column)
-        added = _added(options, schema.names, prefix)
+        schema = schema_of(sources, job.column)
+        added = _added(options, schema.names, job.prefix)
         labeller = Labeller(options)
-        job = Manifest(
+        record = Manifest(
             inputs=manifest.describe(sources),
-            column=column,
+            column=job.column,
             rows=rows,
-            part_rows=part_rows,
+            part_rows=job.part_rows,
             output={"format": target.format, "one file": target.file is not None, "added columns": list(added)},
             model=labeller.identity(),
         )
-        if old is not None and (differences := old.differences(job)):
-            if not overwrite:
-                raise OutputError(
-                    f"{store.name} has the parts of another job: {'; '.join(differences)}. Choose another --output, or "
-                    "replace it with --overwrite."
-                )
-            _clear(store)
-            old = None
-        if old is None:
-            job.write(store)
+        _begin(store, old, record, job.overwrite)
         there = store.names()
-        missing = [number for number, name in enumerate(job.parts) if name not in there]
-        progress.planned(job, missing)
+        missing = [number for number, name in enumerate(record.parts) if name not in there]
+        progress.planned(record, missing)
         tally = _Tally(options)
         if missing:
-            engine: Engine
-            if ray is None:
-                engine = Local(labeller, workers or usable_cores() or os.cpu_count() or 1)
-            else:
-                from .on_ray import OnRay
-
-                engine = OnRay(ray, options, labeller.identity(), workers, say)
+            engine = _engine(labeller, job, say)
             del labeller
-            reader = Reader(sources, schema, column)
+            reader = Reader(sources, schema, job.column)
             stack.callback(reader.close)
             stack.callback(engine.close)
-            for number, block, outcomes in _label(job, missing, reader, engine, strict, progress):
+            for number, block, outcomes in _label(record, missing, reader, engine, job.strict, progress):
                 table = with_outcomes(block.table, outcomes, options, added)
-                store.put(job.parts[number], formats.encode(table, target.format))
+                store.put(record.parts[number], formats.encode(table, target.format))
                 tally.add(outcomes)
                 progress.written()
-        for name in sorted(there & set(job.parts)):
+        for name in sorted(there & set(record.parts)):
             tally.read(_get(store, name), target.format, added)
         if target.file is not None:
             progress.joining()
             with store.sibling(target.file) as joined:
-                formats.join(job.parts, lambda name: _get(store, name), joined, target.format, target.compression)
+                formats.join(record.parts, lambda name: _get(store, name), joined, target.format, target.compression)
             store.clear()
         progress.end(tally.errors, keep=target.file is None)
         return Summary(
             output=target.file or target.parts,
             rows=rows,
-            parts=len(job.parts),
+            parts=len(record.parts),
             errors=tally.errors,
             labels=dict(sorted(tally.labels.items())),
             labelled=tally.labelled,
             seconds=time.monotonic() - started,
         )
+
+
+def _sources(
+    names: list[str],
+    target: Target,
+    input_format: str | None,
+    say: Callable[[str], None] | None,
+    stack: contextlib.ExitStack,
+) -> list[Source]:
+    """The inputs; standard input is copied to a file until ``stack`` is closed. Raises UsageError or InputError."""
+    if "-" not in names:
+        _check_apart(names, target)
+        return find_inputs(names, input_format)
+    if len(names) > 1:
+        raise UsageError("- is standard input: leave the other inputs out.")
+    if say is not None:
+        say("Standard input can't be read twice: to continue after an interruption, pipe the same data again.")
+    file = stack.enter_context(spooled(sys.stdin.buffer))
+    return find_inputs([File(str(file.name), "standard input")], input_format or "text")
+
+
+def _earlier(store: Store, target: Target, overwrite: bool) -> Manifest | None:
+    """The record of an earlier job in ``store``, if there is one. Raises OutputError if it may not be continued."""
+    old = None
+    try:
+        old = manifest.read(store)
+    except OutputError:
+        if not overwrite:
+            raise
+        _clear(store)
+    _check_free(store, target, old, overwrite)
+    return old
+
+
+def _count(sources: list[Source], old: Manifest | None, progress: _Progress) -> int:
+    """Survey the inputs and return their number of rows. Inputs that an earlier job surveyed are not read again."""
+    known = {entry["name"]: entry for entry in old.inputs} if old else {}
+    for source in sources:
+        survey(source, known.get(source.name))
+        progress.counted(source.rows)
+    return sum(source.rows for source in sources)
+
+
+def _begin(store: Store, old: Manifest | None, record: Manifest, overwrite: bool) -> None:
+    """Write the record of a new job; leave that of the same job as it is. Raises OutputError for another job's."""
+    if old is not None and (differences := old.differences(record)):
+        if not overwrite:
+            raise OutputError(
+                f"{store.name} has the parts of another job: {'; '.join(differences)}. Choose another --output, or "
+                "replace it with --overwrite."
+            )
+        _clear(store)
+        old = None
+    if old is None:
+        record.write(store)
+
+
+def _engine(labeller: Labeller, job: JobOptions, say: Callable[[str], None] | None) -> Engine:
+    """Label on this machine, or on a Ray cluster."""
+    if job.ray is None:
+        return Local(labeller, job.workers or usable_cores() or os.cpu_count() or 1)
+    from .on_ray import OnRay
+
+    return OnRay(job.ray, labeller.options, labeller.identity(), job.workers, say)
 
 
 def _check_apart(inputs: Sequence[str], target: Target) -> None:
@@ -354,18 +363,18 @@ class _Tally:
     """Labels and errors of all parts: counted as they are made, and read from those that were there."""
 
     def __init__(self, options: Options) -> None:
-        self._sentiment = options.task == "sentiment"
+        self._counted = options.rows.counted
         self.labels: Counter[str] = Counter()
         self.errors = self.labelled = 0
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
         self.labelled += len(outcomes)
         self.errors += sum(outcome.error is not None for outcome in outcomes)
-        if self._sentiment:
-            self.labels.update(outcome.value[0] for outcome in outcomes if outcome.value is not None)
+        if self._counted is not None:
+            self.labels.update(outcome.value[self._counted] for outcome in outcomes if outcome.value is not None)
 
     def read(self, data: bytes, kind: str, added: Sequence[str]) -> None:
-        labels, errors = formats.tally(data, kind, added[0] if self._sentiment else None, added[-1])
+        labels, errors = formats.tally(data, kind, None if self._counted is None else added[self._counted], added[-1])
         self.labels += labels
         self.errors += errors
 

@@ -188,13 +188,14 @@ class _Actor:
         import ray
 
         wanted = identity["bundle"]
-        path = find_bundle(options.task, options.model)[0]
+        path = find_bundle(options.task, options.runtime.model)[0]
         try:
             here = bundle_sha256(path) == wanted
         except (OSError, ValueError, KeyError):
             here = False
         if not here:
-            options = replace(options, model=str(_unpacked(wanted, lambda: ray.get(bundle[0]))))
+            folder = str(_unpacked(wanted, lambda: ray.get(bundle[0])))
+            options = replace(options, runtime=replace(options.runtime, model=folder))
         self._label = Labeller(options)
         mine = self._label.identity()
         if mine != identity:

@@ -9,7 +9,7 @@ from ..errors import UsageError
 
 
 def _limit(default: float, help: str, least: float = 1) -> Any:
-    return field(default=default, metadata={"help": help, "least": least})
+    return field(default=default, metadata={"help": help, "smallest": least})
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for limit in fields(self):
-            value, least = getattr(self, limit.name), limit.metadata["least"]
+            value, least = getattr(self, limit.name), limit.metadata["smallest"]
             # Not <, because NaN must be refused too.
             if not value >= least:
                 raise UsageError(f"--{limit.name.replace('_', '-')} is {value}: it must be {least:g} or more.")

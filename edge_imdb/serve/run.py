@@ -195,7 +195,7 @@ class _Server(uvicorn.Server):
         runtime = RuntimeOptions(
             options.models.get(task), precision=options.precision, provider=options.provider, threads=1
         )
-        behaviour = {"exact": True} if options.exact and "exact" in kind.behaviour else {}
+        behaviour = {"exact": True} if options.exact and kind.takes("exact") else {}
         model = self.state.models[task] = kind.open(runtime, **behaviour)
         model.wrap_tokenizer(Unlocked)
         text = kind.http.sample

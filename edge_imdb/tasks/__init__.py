@@ -51,4 +51,6 @@ TASKS = Registry(
         "fill-mask": ".fill_mask",
     }
 )
+# The task of the commands that take a task, if none is given.
+DEFAULT_TASK = next(iter(TASKS))
 behaviour.tasks = TASKS

@@ -3,52 +3,46 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-# For each task: its pipeline on the Hub, its main metric, how the model was made, and how to call it.
-_KINDS = {
-    "sentiment": ("text-classification", "accuracy", "fine-tuned", ("Sentiment", "great film")),
-    "fill-mask": ("fill-mask", "perplexity", "adapted by masked language modelling", ("FillMask", "A great [MASK]!")),
-}
-# The figures of a run: key, name of the row, factor, format.
-_FIGURES = {
-    "sentiment": (
-        ("accuracy", "accuracy", 1, ".4f"),
-        ("f1", "F1 (macro)", 1, ".4f"),
-        ("log_loss", "log loss (nats)", 1, ".4f"),
-        ("calibration_error", "calibration error", 1, ".4f"),
-        ("calibration_error_uncalibrated", "calibration error before temperature scaling", 1, ".4f"),
-    ),
-    "fill-mask": (
-        ("perplexity", "perplexity", 1, ".2f"),
-        ("top1", "top-1 (%)", 100, ".2f"),
-        ("top5", "top-5 (%)", 100, ".2f"),
-    ),
-}
-# The figures of a graph, measured by export.
-_COLUMNS = {"sentiment": ("accuracy", "log_loss"), "fill-mask": ("perplexity", "top1", "top5")}
-_STANDARD = {
-    "sentiment": "The fp32 graph takes `input_ids` and `attention_mask`, any batch and length, and gives "
-    "`logits (batch, labels)`.",
-    "fill-mask": "The fp32 graph takes `input_ids` and `attention_mask`, any batch and length, and gives "
-    "`logits (batch, length, vocabulary)`.",
-}
-_EDGE = {
-    "sentiment": "The int8 graph is for the edge: its only input is `input_ids`, one text without padding, and it "
-    "gives `logits (1, labels)`.",
-    "fill-mask": "The int8 graph is for the edge: its only input is `input_ids`, one text without padding, and it "
-    "gives `logits (masks, vocabulary)`, for the `[MASK]` positions only.",
-}
+from . import TASKS
 
-_MORE = {
-    "sentiment": "On the same weights, `onnx/model_quantized.onnx` takes batches with an attention mask, for optimum "
-    "and transformers.js, and `onnx/model_explain.onnx` also says which words decided.",
-    "fill-mask": "On the same weights, `onnx/model_quantized.onnx` takes batches with an attention mask, for optimum "
-    "and transformers.js.",
-}
+Metrics = dict[str, Any]
 
 
-def render_card(metrics: dict[str, Any], exported: dict[str, Any] | None = None) -> str:
+@dataclass(frozen=True)
+class Card:
+    """The parts of a model card that a task writes. The functions get the content of the run's metrics.json.
+
+    Arguments:
+        metric: the main metric, by the Hub's name.
+        made: how the model was made, as in "DistilBERT, fine-tuned by ...".
+        rows: the figures of a run: key, title, factor and format.
+        columns: the figures of a graph that export measured.
+        fp32, int8, others: what the graphs take and give.
+        example: the class and the text of the example in Python.
+        data: sentences about the data.
+        about: sentences that follow ``made``.
+        before, after: paragraphs around the table of figures; ``after`` also gets the sentence about the test split.
+    """
+
+    metric: str
+    made: str
+    rows: Sequence[tuple[str, str, float, str]]
+    columns: Sequence[str]
+    fp32: str
+    int8: str
+    others: str
+    example: tuple[str, str]
+    data: Callable[[Metrics], list[str]]
+    after: Callable[[Metrics, str], list[str]]
+    about: Callable[[Metrics], str] = lambda metrics: ""
+    before: Callable[[Metrics], list[str]] = lambda metrics: []
+
+
+def render_card(metrics: Metrics, exported: dict[str, Any] | None = None) -> str:
     """The card of a run from the content of its metrics.json, with the Hub's front matter.
 
     With ``exported`` it is the card of a bundle. ``exported`` has ``figures`` and ``recipe`` as in edge.json, and
@@ -72,7 +66,7 @@ def render_card(metrics: dict[str, Any], exported: dict[str, Any] | None = None)
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _source(metrics: dict[str, Any], name: str) -> str:
+def _source(metrics: Metrics, name: str) -> str:
     """The Hub's name of the base or the data sets, or else the folder's."""
     value = metrics["hyperparameters"][name]
     if isinstance(value, list):
@@ -81,9 +75,9 @@ def _source(metrics: dict[str, Any], name: str) -> str:
     return str(found[0] if isinstance(found, list) else found)
 
 
-def _front_matter(metrics: dict[str, Any], onnx: bool) -> str:
-    pipeline, metric, _, _ = _KINDS[metrics["task"]]
-    lines = ["---", "license: apache-2.0", "library_name: transformers", f"pipeline_tag: {pipeline}"]
+def _front_matter(metrics: Metrics, onnx: bool) -> str:
+    task = TASKS[metrics["task"]]
+    lines = ["---", "license: apache-2.0", "library_name: transformers", f"pipeline_tag: {task.pipeline_tag}"]
     # Only names on the Hub, because a local folder's name would be a broken link there.
     hub = metrics.get("hub", {})
     if "base" in hub:
@@ -94,19 +88,25 @@ def _front_matter(metrics: dict[str, Any], onnx: bool) -> str:
             "datasets:",
             *(f"- {name}" for name in ([hub["data"]] if isinstance(hub["data"], str) else hub["data"])),
         ]
-    lines += ["metrics:", f"- {metric}", "tags:", "- edge-imdb", *(["- onnx"] if onnx else []), "- distilbert", "---"]
+    lines += [
+        "metrics:",
+        f"- {task.card.metric}",
+        "tags:",
+        "- edge-imdb",
+        *(["- onnx"] if onnx else []),
+        "- distilbert",
+        "---",
+    ]
     return "\n".join(lines)
 
 
-def _about(metrics: dict[str, Any]) -> str:
+def _about(metrics: Metrics) -> str:
     task = metrics["task"]
-    text = f"DistilBERT, {_KINDS[task][2]} by `edge-imdb train {task}` from {_source(metrics, 'base')}."
-    if task == "sentiment":
-        text += f" Its labels: {', '.join(metrics['labels'])}."
-    return text
+    card = TASKS[task].card
+    return f"DistilBERT, {card.made} by `edge-imdb train {task}` from {_source(metrics, 'base')}.{card.about(metrics)}"
 
 
-def _data(metrics: dict[str, Any]) -> str:
+def _data(metrics: Metrics) -> str:
     options, data = metrics["hyperparameters"], metrics["data"]
     parts = [f"{data['train']} texts of {_source(metrics, 'data')} to train on"]
     if options.get("unsupervised"):
@@ -130,79 +130,44 @@ def _data(metrics: dict[str, Any]) -> str:
     if options.get("spans"):
         lines.append(f"It also reads a random span, of up to {options['spans']} tokens, of each longer review.")
     lines.append("Texts are cleaned of markup and entities.")
-    if metrics["task"] == "sentiment":
-        size = metrics["truncation"]
-        lines.append(
-            f"A review of over {size['max_length']} tokens keeps its head ({size['head_ratio']:.0%} of them) and its "
-            "tail."
-        )
-        if kept := metrics.get("token_dropping"):
-            trained = metrics.get("token_dropping_trained", kept)
-            said = "The model was trained to drop tokens"
-            if trained != kept:
-                how = "with another schedule of token dropping" if trained else "with all tokens"
-                said = f"The model was trained {how}, as the next table measures it; its int8 graph drops tokens"
-            shares = ", ".join(f"{share:.0%}" for share in kept)
-            lines.append(f"{said}: after the layers it keeps {shares} of them, those that receive most attention.")
-    else:
-        lines.append(f"They are joined and cut into {data['train_chunks']} chunks of {options['chunk_length']} tokens.")
+    lines += TASKS[metrics["task"]].card.data(metrics)
     return "\n".join(lines)
 
 
-def _figures(metrics: dict[str, Any]) -> list[str]:
-    task = metrics["task"]
+def _figures(metrics: Metrics) -> list[str]:
+    card = TASKS[metrics["task"]].card
     splits = [split for split in ("validation", "test") if split in metrics]
-    parts = []
-    if task == "fill-mask":
-        measured = metrics["evaluation"]
-        parts.append(
-            f"Measured on chunks of {measured['length']} tokens, of which {measured['mask_probability']:.0%} of the "
-            "words are masked, once and with a fixed seed, each by `[MASK]`. Perplexity is the exponential of the mean "
-            "cross-entropy over the masked tokens."
-        )
     rows = [
-        f"| {label} | " + " | ".join(format(factor * metrics[split][name], form) for split in splits) + " |"
-        for name, label, factor, form in _FIGURES[task]
+        f"| {title} | " + " | ".join(format(factor * metrics[split][name], form) for split in splits) + " |"
+        for name, title, factor, form in card.rows
     ]
-    parts.append("\n".join([f"| | {' | '.join(splits)} |", "|---|" + "---|" * len(splits), *rows]))
     if "test" in splits:
         read_once = "test was read once, at the end."
     elif metrics["data"]["test"]:
         read_once = "test was not measured (`--skip-test`)."
     else:
         read_once = "there was no test split."
-    if task == "sentiment":
-        parts.append(
-            f"Validation chose step {metrics['best_step']} and the temperature, {metrics['temperature']:.4f}; "
-            f"{read_once} Divide the logits by the temperature before the softmax for calibrated scores."
-        )
-        if groups := metrics.get("validation_by_source"):
-            rows = [
-                f"| {name} | {group['accuracy']:.4f} | {group['log_loss']:.4f} | {group['calibration_error']:.4f} |"
-                for name, group in groups.items()
-            ]
-            parts.append(
-                "\n".join(["| validation of | accuracy | log loss | calibration error |", "|---|---|---|---|", *rows])
-            )
-    else:
-        parts.append(f"Validation chose step {metrics['best_step']}; {read_once}")
-        columns = [name for name in ("validation", "sentence_starts") if f"{name}_perplexity" in metrics["epochs"][0]]
-        rows = [
-            f"| {row['epoch']:g} | " + " | ".join(f"{row[f'{name}_perplexity']:.2f}" for name in columns) + " |"
-            for row in metrics["epochs"]
-        ]
-        titles = {"validation": "validation perplexity", "sentence_starts": "on chunks that begin with a sentence"}
-        header = f"| epoch | {' | '.join(titles[name] for name in columns)} |"
-        parts.append("\n".join([header, "|---|" + "---|" * len(columns), *rows]))
-    return parts
+    return [*card.before(metrics), table(["", *splits], rows), *card.after(metrics, read_once)]
 
 
-def _hyperparameters(metrics: dict[str, Any]) -> str:
+def table(columns: Sequence[str], rows: Sequence[str]) -> str:
+    """A table in Markdown, from the titles of its columns and its finished rows.
+
+    >>> print(table(["", "test"], ["| accuracy | 0.9320 |"]))
+    | | test |
+    |---|---|
+    | accuracy | 0.9320 |
+    """
+    header = "|" + "|".join(f" {column} " if column else " " for column in columns) + "|"
+    return "\n".join([header, "|" + "---|" * len(columns), *rows])
+
+
+def _hyperparameters(metrics: Metrics) -> str:
     rows = [f"| `{name}` | {value} |" for name, value in metrics["hyperparameters"].items()]
     return "\n".join(["| | |", "|---|---|", *rows])
 
 
-def _cost(metrics: dict[str, Any]) -> str:
+def _cost(metrics: Metrics) -> str:
     hardware, cost = metrics["hardware"], metrics["cost"]
     return (
         f"{hardware['device']} ({hardware['name']}, {hardware['cpu_count']} cores): {cost['seconds'] / 60:.1f} minutes "
@@ -233,21 +198,21 @@ def _by_default(figures: dict[str, Any]) -> list[str]:
     return parts
 
 
-def _graphs(metrics: dict[str, Any], exported: dict[str, Any]) -> list[str]:
-    task, figures, recipe = metrics["task"], exported["figures"], exported["recipe"]
+def _graphs(metrics: Metrics, exported: dict[str, Any]) -> list[str]:
+    card, figures, recipe = TASKS[metrics["task"]].card, exported["figures"], exported["recipe"]
     parts = []
     if "fp32" in exported["graphs"]:
-        parts.append(_STANDARD[task])
+        parts.append(card.fp32)
     if "int8" in exported["graphs"]:
         parts.append(
-            f"{_EDGE[task]} It is written for ONNX Runtime's CPU provider, and fastest with graph optimisations off."
+            f"{card.int8} It is written for ONNX Runtime's CPU provider, and fastest with graph optimisations off."
         )
-        parts.append(_MORE[task])
+        parts.append(card.others)
     parts.append(
         "Measured by `edge-imdb export` on the validation reviews; the logits of the fp32 graph differ from PyTorch's "
         f"by at most {figures['fp32_max_difference']:.1e}."
     )
-    columns = _COLUMNS[task]
+    columns = card.columns
     rows = [
         f"| {precision} | `{name}` | {mib:.1f} | "
         + " | ".join(f"{figures[f'validation_{precision}'][column]:.4f}" for column in columns)
@@ -263,6 +228,6 @@ def _graphs(metrics: dict[str, Any], exported: dict[str, Any]) -> list[str]:
     parts += _by_default(figures)
     if recipe:
         parts.append(f"Quantization: `{json.dumps(recipe)}`.")
-    name, example = _KINDS[task][3]
+    name, example = card.example
     parts.append(f'```python\nfrom edge_imdb import {name}\n\n{name}("path/of/this/folder")("{example}")\n```')
     return parts

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..runtime.behaviour import Behaviour, get
 from ..runtime.options import RuntimeOptions
 
 if TYPE_CHECKING:
+    from ..runtime.bundle import Bundle
     from ..runtime.model import Pipeline
+    from .card import Card
     from .http import Http
+    from .rows import RowOptions
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of a pipeline that has none beyond RuntimeOptions."""
 
 
 class Task(ABC):
@@ -23,8 +32,13 @@ class Task(ABC):
     name: ClassVar[str]
     # The task's name on the Hugging Face Hub.
     pipeline_tag: ClassVar[str]
-    # The arguments of the pipeline's constructor that RuntimeOptions doesn't have.
-    behaviour: ClassVar[tuple[str, ...]] = ()
+    # "module:name" of the options and of the function of `edge-imdb train TASK`, and the help of that command. They are
+    # strings because tasks are below train and export.
+    train_options: ClassVar[str]
+    train: ClassVar[str]
+    train_help: ClassVar[str]
+    # "module:name" of the subclass of export's Exporter.
+    exporter: ClassVar[str]
     # The graph that the page in the browser runs; None if the page doesn't show the task.
     page_graph: ClassVar[str | None] = None
     # Whether the page needs a bundle of this task.
@@ -40,12 +54,35 @@ class Task(ABC):
         """The class that opens a bundle and is called with texts."""
 
     @property
+    def pipeline_options(self) -> type[Any]:
+        """A dataclass with the arguments of ``pipeline`` that RuntimeOptions doesn't have."""
+        return NoOptions
+
+    @property
     @abstractmethod
     def http(self) -> Http:
         """The endpoints of the server."""
 
+    @property
+    @abstractmethod
+    def card(self) -> Card:
+        """The task's parts of a model card."""
+
+    @abstractmethod
+    def reads(self, bundle: Bundle) -> str:
+        """How much of a text a bundle reads, for ``edge-imdb info``."""
+
+    @property
+    @abstractmethod
+    def rows(self) -> type[RowOptions]:
+        """The options of ``edge-imdb score`` and the columns that it adds."""
+
+    def takes(self, option: str) -> bool:
+        """Whether the pipeline's constructor has this argument besides those of RuntimeOptions."""
+        return any(field.name == option for field in fields(self.pipeline_options))
+
     def open(self, options: RuntimeOptions, **behaviour: Any) -> Any:
-        """Open a bundle of this task. ``behaviour`` has the further arguments of the pipeline's constructor.
+        """Open a bundle of this task. ``behaviour`` has values for ``pipeline_options``.
 
         Raises the errors of the pipeline.
         """

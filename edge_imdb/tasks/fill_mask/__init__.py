@@ -8,8 +8,11 @@ from ...runtime.behaviour import Behaviour
 from ..task import Task
 
 if TYPE_CHECKING:
+    from ...runtime.bundle import Bundle
+    from ..card import Card
     from ..http import Http
     from .pipeline import FillMask
+    from .rows import FillMaskRows
 
 
 class FillMaskTask(Task):
@@ -17,6 +20,18 @@ class FillMaskTask(Task):
 
     name = "fill-mask"
     pipeline_tag = "fill-mask"
+    train_options = "edge_imdb.train.options:FillMaskOptions"
+    train = "edge_imdb.train.fill_mask:train_fill_mask"
+    train_help = """Adapt a masked language model to film reviews.
+
+    The finished run is a folder that is ready for the Hub, OUTPUT/fill-mask.
+
+    \b
+    edge-imdb train fill-mask
+    edge-imdb train fill-mask --unsupervised --precision auto
+    edge-imdb train fill-mask --resume
+    """
+    exporter = "edge_imdb.export.fill_mask:FillMaskExporter"
     page_graph = "int8"
 
     def read_behaviour(self, record: dict[str, Any]) -> Behaviour:
@@ -35,6 +50,21 @@ class FillMaskTask(Task):
         from .http import HTTP
 
         return HTTP
+
+    @property
+    def card(self) -> Card:
+        from .card import CARD
+
+        return CARD
+
+    def reads(self, bundle: Bundle) -> str:
+        return f"{bundle.truncation.max_length} tokens at a time: in a longer text, the parts around its masks"
+
+    @property
+    def rows(self) -> type[FillMaskRows]:
+        from .rows import FillMaskRows
+
+        return FillMaskRows
 
 
 TASK = FillMaskTask()

@@ -8,8 +8,12 @@ from ...runtime.behaviour import Behaviour
 from ..task import Task
 
 if TYPE_CHECKING:
+    from ...runtime.bundle import Bundle
+    from ..card import Card
     from ..http import Http
+    from .options import ReviewOptions
     from .pipeline import Sentiment
+    from .rows import SentimentRows
 
 
 class SentimentTask(Task):
@@ -17,7 +21,18 @@ class SentimentTask(Task):
 
     name = "sentiment"
     pipeline_tag = "text-classification"
-    behaviour = ("exact", "sliding_windows", "min_score")
+    train_options = "edge_imdb.train.options:SentimentOptions"
+    train = "edge_imdb.train.sentiment:train_sentiment"
+    train_help = """Fine-tune a sentiment classifier.
+
+    The finished run is a folder that is ready for the Hub, OUTPUT/sentiment.
+
+    \b
+    edge-imdb train sentiment
+    edge-imdb train sentiment --data reviews.csv --test-data test.csv
+    edge-imdb train sentiment --resume
+    """
+    exporter = "edge_imdb.export.sentiment:SentimentExporter"
     page_graph = "explain"
     page_needs = True
 
@@ -33,10 +48,38 @@ class SentimentTask(Task):
         return Sentiment
 
     @property
+    def pipeline_options(self) -> type[ReviewOptions]:
+        from .options import ReviewOptions
+
+        return ReviewOptions
+
+    @property
     def http(self) -> Http:
         from .http import HTTP
 
         return HTTP
+
+    @property
+    def card(self) -> Card:
+        from .card import CARD
+
+        return CARD
+
+    def reads(self, bundle: Bundle) -> str:
+        length = bundle.truncation.max_length
+        reads = f"{length} tokens"
+        if bundle.early_exit:
+            reads = f"{bundle.early_exit.length} tokens, and up to {length} if those don't give a sure label"
+        if kept := bundle.token_dropping:
+            shares = ", ".join(f"{share:.0%}" for share in kept)
+            reads += f", of which {shares} are kept after its layers (--exact keeps all)"
+        return f"{reads}; a longer review keeps its head and its tail (--sliding-windows reads all of it)"
+
+    @property
+    def rows(self) -> type[SentimentRows]:
+        from .rows import SentimentRows
+
+        return SentimentRows
 
 
 TASK = SentimentTask()

@@ -1,4 +1,4 @@
-"""Task: what the export of one task needs beyond the steps that all share."""
+"""Exporter: the steps of an export that differ between tasks."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Model = TypeVar("Model")
 Figures = dict[str, Any]
 
 
-class Task(ABC, Generic[Model]):
-    """What the export of one task needs beyond the steps that all share."""
+class Exporter(ABC, Generic[Model]):
+    """The steps of an export that differ between tasks; see ``export_run``."""
 
     name: ClassVar[str]
     # The task as optimum's exporter calls it.
