@@ -10,14 +10,18 @@ import os
 import platform
 import re
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import threading
+import time
 import urllib.error
 import urllib.request
+import webbrowser
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -34,7 +38,7 @@ from edge_imdb.errors import BundleError, OutputError
 from edge_imdb.runtime.bundle import EMBEDDED, MORE_GRAPHS, TOKENIZER, open_bundle
 from edge_imdb.web import site as site_module
 from edge_imdb.web.character_tables import TARGET, render_tables
-from edge_imdb.web.server import make_server
+from edge_imdb.web.server import make_server, open_browser
 from edge_imdb.web.site import HERE, Site, build_site, make_site, runtime_files
 
 MODELS: dict[str, Path | None] = {"sentiment": EMBEDDED / "sentiment", "fill-mask": EMBEDDED / "fill-mask"}
@@ -157,22 +161,6 @@ def test_sha256_without_the_browsers_help_is_sha256() -> None:
         "sha256",
     )
     assert found == [sha256(bytes(place % 251 for place in range(length))).hexdigest() for length in lengths]
-
-
-@needs_node
-def test_csv_is_read_and_written_as_python_reads_and_writes_it() -> None:
-    rows = [["id", "review"], ["1", 'He said "no",\nthen left.'], ["2", " plain "], ["3", ""], ["4", "\r\n,"]]
-    written = io.StringIO()
-    csv.writer(written).writerows(rows)
-    found = in_node(
-        """const read = files.parse("x.csv", given);
-        return [read, files.render(read.columns, read.rows, [{ label: "pos", score: 0.5 }, null, null, null])];""",
-        written.getvalue(),
-        "files",
-    )
-    assert (found[0]["columns"], found[0]["rows"], found[0]["likely"]) == (rows[0], rows[1:], 1)
-    again = list(csv.reader(io.StringIO(found[1], newline="")))
-    assert again == [[*rows[0], "label", "score"], [*rows[1], "pos", "0.5000"], *([*row, "", ""] for row in rows[2:])]
 
 
 # The same results in Node
@@ -327,6 +315,67 @@ def test_a_port_that_is_taken_is_told_in_a_sentence(command: Callable[..., Any])
     assert done.stderr.strip() == (
         f"Error: 127.0.0.1:{port} can't be used (Address already in use): give another --port or --host."
     )
+
+
+def test_a_browser_that_blocks_gets_the_page_and_so_does_another(tmp_path: Path) -> None:
+    """As $BROWSER, a script that fetches the page, writes its title to a file, and blocks like a console browser."""
+    browser = tmp_path / "browser.py"
+    browser.write_text(
+        "import pathlib, re, sys, time, urllib.request\n"
+        "page = urllib.request.urlopen(sys.argv[1], timeout=20).read().decode()\n"
+        f"pathlib.Path({str(tmp_path / 'new')!r}).write_text(re.search('<title>(.*)</title>', page)[1])\n"
+        f"pathlib.Path({str(tmp_path / 'new')!r}).rename({str(tmp_path / 'title')!r})\n"
+        "time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge_imdb", "web", "--port", "0", "--without-fill-mask"],
+        env={**os.environ, "BROWSER": f"{sys.executable} {browser} %s"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stderr is not None
+        address = process.stderr.readline().split()[1]
+        end = time.monotonic() + 60
+        while not (tmp_path / "title").exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert (tmp_path / "title").read_text().startswith("edge-imdb")
+        with urllib.request.urlopen(address, timeout=20) as answer:
+            assert answer.status == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+    finally:
+        # Its browser too.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+class FakeBrowser:
+    def __init__(self, name: str, opened: bool = True) -> None:
+        self.name, self._opened = name, opened
+
+
+def test_a_browser_in_the_terminal_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "get", lambda: FakeBrowser("/usr/bin/lynx"))
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    open_browser("http://127.0.0.1:8040/", said.append)
+    assert opened == []
+    assert said == ["lynx can't show the page, which needs WebAssembly: open http://127.0.0.1:8040/ in another browser"]
+
+
+def test_without_a_browser_the_user_is_asked_to_open_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    def none() -> None:
+        raise webbrowser.Error("could not locate runnable browser")
+
+    monkeypatch.setattr(webbrowser, "get", none)
+    open_browser("http://127.0.0.1:8040/", said.append)
+    assert said == ["no browser was found: open http://127.0.0.1:8040/ in one"]
 
 
 def test_the_command_builds_and_refuses_what_contradicts_itself(command: Callable[..., Any], tmp_path: Path) -> None:

@@ -57,15 +57,13 @@ def web(
         size = build_site(build, models, overwrite=overwrite)
         say(f"wrote {build} ({size / 1e6:.1f} MB): any static web host can serve it, over HTTPS")
         return
-    from ..web.server import make_server
+    from ..web.server import make_server, open_browser
 
     server = make_server(make_site(models), host, port)
     address = f"http://{host}:{server.server_address[1]}/"
     say(f"serving {address} (Ctrl-C stops it)")
     if not no_browser:
-        import webbrowser
-
-        webbrowser.open(address)
+        open_browser(address, say)
     try:
         server.serve_forever()
     finally:

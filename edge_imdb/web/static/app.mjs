@@ -1,6 +1,6 @@
 // The page: what is typed goes to the worker, what comes back is shown.
 
-import { parse, render } from "./files.mjs";
+import { read, render, textsOf } from "./files.mjs";
 
 const EXAMPLES = [
   ["A mixed one", "The plot is thin but the leads are charming."],
@@ -303,10 +303,10 @@ function showFills(result, joint) {
 async function open(file) {
   tell("");
   try {
-    const content = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
-    job = { id: (job?.id ?? 0) + 1, name: file.name, ...parse(file.name, content), results: [] };
+    const table = await read(file.name, file);
+    job = { id: (job?.id ?? 0) + 1, name: file.name, ...table, results: [] };
   } catch (error) {
-    tell(error instanceof TypeError ? `${file.name} is not UTF-8: save it as UTF-8 and try again.` : error.message);
+    tell(error.message);
     return;
   }
   worker.postMessage({ type: "rows", cancel: true });
@@ -317,13 +317,20 @@ async function open(file) {
 }
 
 $("go").addEventListener("click", () => {
-  const column = Number($("column").value);
+  let texts;
+  tell("");
+  try {
+    texts = textsOf(job.name, job, Number($("column").value));
+  } catch (error) {
+    tell(error.message);
+    return;
+  }
   job.begin = performance.now();
   job.results = [];
   job.done = 0;
   job.id += 1;
   for (const [id, visible] of [["go", false], ["stop", true], ["job-bar", true], ["download", false]]) show(id, visible);
-  worker.postMessage({ type: "rows", id: job.id, texts: job.rows.map((row) => row[column]) });
+  worker.postMessage({ type: "rows", id: job.id, texts });
 });
 
 $("stop").addEventListener("click", () => {
