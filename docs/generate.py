@@ -264,7 +264,10 @@ def coverage() -> str:
     return "\n\nWith `--min-score`, on the test reviews:\n\n" + rows(
         ("`--min-score`", *(f"{row['min_score']:g}" for row in curve)),
         ("reviews that get a label", *(f"{100 * row['coverage']:.1f} %" for row in curve)),
-        ("right among them", *(f"{100 * row['accuracy']:.2f} %" for row in curve)),
+        (
+            "right among them",
+            *("none" if row["accuracy"] is None else f"{100 * row['accuracy']:.2f} %" for row in curve),
+        ),
     )
 
 

@@ -43,7 +43,11 @@ class SplitError(DataError):
 
 
 class BaseModelError(EdgeImdbError, ValueError):
-    """The checkpoint to start from is not a BERT, or can't be converted to a DistilBERT. A ValueError."""
+    """The checkpoint to start from can't be read, or its architecture can't be trained here. A ValueError."""
+
+
+class DivergedError(EdgeImdbError, ArithmeticError):
+    """A training has diverged: its loss is not a finite number any more. An ArithmeticError."""
 
 
 class BundleError(EdgeImdbError, OSError):

@@ -53,6 +53,7 @@ def export_run(
     """
     options.check()
     metrics, run_options = read_run(source, task)
+    check_distilbert(source)
     with locked(target):
         check_free(target, options.overwrite, "bundle", MANIFEST)
         _export(exporter_of(task)(source, metrics), run_options, target, options, say)
@@ -74,11 +75,13 @@ def _export(
     task: Exporter[Any], run_options: dict[str, Any], target: Path, options: ExportOptions, say: Callable[[str], None]
 ) -> None:
     cpu = resolve_target(options.target)
-    run_options = {**run_options, "data": options.data or run_options["data"]}
+    # A run without labelled data has only scored texts.
+    data = "data" if run_options["data"] is not None else "scored"
+    run_options = {**run_options, data: options.data or run_options[data]}
     validation = task.read(run_options)
     if fingerprint(validation) != task.metrics["data"]["validation_fingerprint"]:
         raise DataError(
-            f"The reviews in {run_options['data']} are not those that the run was trained on: give the same ones with "
+            f"The reviews in {run_options[data]} are not those that the run was trained on: give the same ones with "
             "--data."
         )
     if options.token_dropping is not None:
@@ -188,6 +191,19 @@ def read_run(source: Path, task: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if metrics.get("task") != task:
         raise BundleError(f"{source} is a {metrics.get('task')} run, and a {task} run is needed: give another --from.")
     return metrics, run["hyperparameters"]
+
+
+def check_distilbert(source: Path) -> None:
+    """Raise BundleError if the model of a finished run is not a DistilBERT, the only one that the edge graph can be."""
+    try:
+        model_type = json.loads((source / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise BundleError(f"The config.json of {source} can't be read ({error}): train it again.") from None
+    if model_type != "distilbert":
+        raise BundleError(
+            f"{source} is a run of the architecture {model_type}, and the int8 graph needs a DistilBERT: use the run "
+            f"as a teacher, `edge-imdb distil {source} TEXTS… --output models/sentiment`."
+        )
 
 
 def _lasting(figures: Figures) -> Figures:

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from ..data.corpus import load_corpus
 from ..data.metrics import fit_temperature
 from ..data.run_folder import public_name
+from ..data.scored import ScoredCorpus, read_corpus
 from ..data.splits import sample
 from ..edge_graph.schedule import Schedule
 from ..errors import GateError
@@ -35,8 +35,12 @@ class SentimentExporter(Exporter[Sentiment]):
     optimum = "text-classification"
 
     def read(self, options: dict[str, Any]) -> list[str]:
-        corpus = load_corpus(options)
+        corpus = read_corpus(options)
         self._train, self._validation = corpus.train, corpus.validation
+        # Without labels, those of the teacher: what is measured is then the agreement with it.
+        self._targets = (
+            corpus.validation_shares if isinstance(corpus, ScoredCorpus) else np.array(self._validation.labels)
+        )
         self._groups = [str(public_name(corpus.sources[origin])) for origin in corpus.origins]
         return corpus.validation.texts
 
@@ -55,7 +59,7 @@ class SentimentExporter(Exporter[Sentiment]):
 
     def recalibrate(self, int8: Sentiment) -> None:
         logits = np.array([int8.logits(text) for text in self._validation.texts])
-        self.metrics["temperature"] = fit_temperature(logits, np.array(self._validation.labels))
+        self.metrics["temperature"] = fit_temperature(logits, self._targets)
 
     def behaviour(self, folder: Path) -> dict[str, Any]:
         return {
@@ -87,8 +91,9 @@ class SentimentExporter(Exporter[Sentiment]):
         groups = "; ".join(
             f"{name} {100 * group['accuracy']:.2f} %" for name, group in figures.get("groups", {}).items()
         )
+        measure = "agreement with the teacher" if self.metrics.get("reference") == "teacher" else "accuracy"
         return (
-            f"{figures['reviews']} validation reviews: accuracy {100 * figures['accuracy']:.2f} %"
+            f"{figures['reviews']} validation reviews: {measure} {100 * figures['accuracy']:.2f} %"
             f"{f' ({groups})' if groups else ''}, log loss {figures['log_loss']:.4f}"
         )
 

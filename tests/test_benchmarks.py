@@ -146,7 +146,7 @@ def test_parts_measures_fill_mask_on_chunks_that_begin_anywhere_and_at_a_sentenc
 
 def test_teachers_label_texts_for_scored_and_are_measured_on_validation(tiny_bundle: Path, tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
-    from edge_imdb.train.scored import load_scored
+    from edge_imdb.data.scored import load_scored
 
     data, more = write_csv(tmp_path / "r.csv", make_reviews(480)), make_reviews(80, 5)
     unlabelled = write_csv(tmp_path / "u.csv", more)

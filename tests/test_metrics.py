@@ -59,4 +59,4 @@ def test_coverage_curve_tells_how_many_reach_a_score_and_how_many_of_them_are_ri
     assert curve[0.5] == {"min_score": 0.5, "coverage": 1.0, "accuracy": 0.75}
     assert curve[0.6]["coverage"] == 0.75 and curve[0.6]["accuracy"] == pytest.approx(2 / 3)
     assert curve[0.95] == {"min_score": 0.95, "coverage": 0.25, "accuracy": 1.0}
-    assert curve[0.99] == {"min_score": 0.99, "coverage": 0.0, "accuracy": 1.0}
+    assert curve[0.99] == {"min_score": 0.99, "coverage": 0.0, "accuracy": None}

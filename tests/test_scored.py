@@ -15,9 +15,9 @@ from conftest import make_reviews, tiny_options, write_csv
 pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from edge_imdb.cli.main import cli
+from edge_imdb.data.scored import load_scored
 from edge_imdb.data.text import clean
 from edge_imdb.errors import EdgeImdbError
-from edge_imdb.train.scored import load_scored
 
 NAMES = ["neg", "pos"]
 HEADER = ("text", "label", "score", "error")

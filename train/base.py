@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import errors as hub_errors
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -16,11 +20,15 @@ from transformers import (
     DistilBertForMaskedLM,
     DistilBertForSequenceClassification,
     DistilBertModel,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
 from ..edge_graph.read import checkpoint_of
-from ..errors import BaseModelError, HubError
+from ..errors import BaseModelError, EdgeImdbError, HubError, UsageError
+from ..runtime.bundle import MANIFEST
+from ..runtime.checkpoint import check_checkpoint
+from .encoders import check_encoder, length_limit, load_encoder, plain_architecture
 
 # Larger than fp32 rounding errors over 12 layers, far smaller than what a wrong weight causes.
 TOLERANCE = 1e-4
@@ -35,80 +43,156 @@ _LAYER_NAMES = {
     "output.dense": "ffn.lin2",
     "output.LayerNorm": "output_layer_norm",
 }
+# The errors of transformers, tokenizers, safetensors and PyTorch for a checkpoint that can't be read. Other errors,
+# such as that of a signal handler, are not about the checkpoint.
+_UNREADABLE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError, AssertionError,
+    ArithmeticError, SafetensorError,
+    *(getattr(hub_errors, name) for name in ("StrictDataclassError",) if hasattr(hub_errors, name)),
+)  # fmt: skip
+_OF_A_LAYER = re.compile(r"(^|\.)layers?\.[0-9]+\.")
 
 
-def _load(loader: Any, base: str, **options: Any) -> Any:
-    """Call ``loader(base)``; if it fails, say in one sentence what is wrong."""
+def _load(loader: Callable[..., Any], base: str, name: str | None = None, **options: Any) -> Any:
+    """Call ``loader(base)``; if it fails, say in one sentence what is wrong with ``name``, or ``base``."""
+    name = name or base
     local = Path(base).exists()
     if not local and (base.startswith((".", "/", "~")) or base.count("/") > 1):
         raise BaseModelError(f"There is no folder {base}: check the path given with --base.")
-    if local and not Path(base, "config.json").is_file():
-        raise BaseModelError(
-            f"{base} is not a checkpoint, because it has no config.json: give the folder of one with --base."
-        )
+    if local and name == base and not Path(base, MANIFEST).is_file():
+        check_checkpoint(Path(base))
     try:
-        return loader(base, **options)
-    except (OSError, ValueError, KeyError) as error:
+        return loader(base, trust_remote_code=False, **options)
+    except EdgeImdbError:
+        raise
+    except Exception as error:
+        # tokenizers raises bare Exceptions.
+        if not isinstance(error, _UNREADABLE) and type(error) is not Exception:
+            raise
+        if "trust_remote_code" in str(error):
+            raise BaseModelError(
+                f"{name} needs code from its own repository, which edge-imdb never runs: give a checkpoint of an "
+                "architecture that transformers itself has."
+            ) from error
         # transformers may list every model it knows after the first sentence.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0]
-        if local:
-            raise BaseModelError(f"{base} can't be read as a checkpoint: {reason}") from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0].rstrip(".")
+        if local or not isinstance(error, (OSError, ValueError, LookupError)):
+            raise BaseModelError(f"{name} can't be read as a checkpoint ({reason}): give another --base.") from error
         raise HubError(
-            f"The checkpoint {base} can't be fetched from the Hugging Face Hub ({type(error).__name__}): check its "
+            f"The checkpoint {name} can't be fetched from the Hugging Face Hub ({type(error).__name__}): check its "
             "name and the network, or give a local checkpoint with --base (and local reviews with --data)."
         ) from error
 
 
-def _load_model(loader: Any, base: str, **options: Any) -> Any:
-    """``_load`` for a loader of weights, with ``base`` possibly a bundle."""
+def _load_model(
+    loader: Callable[..., Any], base: str, may_be_new: Callable[[str], bool] = lambda weight: False, **options: Any
+) -> tuple[Any, set[str]]:
+    """A model with the weights of ``base``, which may be a bundle, and the names of its weights that are new.
+
+    Raises BaseModelError if the weights don't fit the configuration: if one has another shape, is missing though it
+    isn't one that ``may_be_new``, or belongs to a layer that the configuration doesn't have.
+    """
     with checkpoint_of(base) as folder:
-        return _load(loader, folder, **options)
+        options |= {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
+        model, report = _load(loader, folder, base, **options)
+    misfit = f"The weights of {base} don't fit its config.json"
+    hint = "use a checkpoint whose two files belong together."
+    missing = set(report["missing_keys"])
+    # transformers lists a weight of another shape as (name, its shape, the model's).
+    other = {entry[0] if isinstance(entry, (tuple, list)) else entry for entry in report["mismatched_keys"]}
+    for kind, found in (("have no", missing - other), ("have another shape of", other)):
+        if wrong := sorted(weight for weight in found if not may_be_new(weight)):
+            raise BaseModelError(f"{misfit}: they {kind} {wrong[0]}; {hint}")
+    if extra := sorted(weight for weight in report["unexpected_keys"] if _OF_A_LAYER.search(weight)):
+        raise BaseModelError(f"{misfit}: they have {extra[0]}, which it leaves out; {hint}")
+    return model.float(), missing | other
 
 
-def load_tokenizer(base: str, max_length: int) -> PreTrainedTokenizerFast:
-    """The fast tokenizer of a checkpoint, with truncation and padding turned off. Raises BaseModelError."""
-    tokenizer = _load(AutoTokenizer.from_pretrained, base)
-    if not getattr(tokenizer, "is_fast", False) or tokenizer.cls_token is None or tokenizer.pad_token is None:
+def load_tokenizer(base: str, max_length: int, bert: bool = True) -> PreTrainedTokenizerFast:
+    """The fast tokenizer of a checkpoint, with truncation and padding turned off.
+
+    With ``bert`` it is to be a BERT's, and gives no token types. Raises BaseModelError or HubError.
+    """
+    tokenizer = _load(AutoTokenizer.from_pretrained, base, use_fast=True)
+    if not getattr(tokenizer, "is_fast", False):
+        raise BaseModelError(f"The tokenizer of {base} is not a fast one (tokenizer.json): use another checkpoint.")
+    if tokenizer.pad_token is None or (bert and tokenizer.cls_token is None):
         raise BaseModelError(
-            f"The tokenizer of {base} is not a fast BERT tokenizer: use a BERT or DistilBERT checkpoint."
+            f"The tokenizer of {base} has no {'[CLS] or ' if bert else ''}padding token: use another checkpoint."
         )
     # Sentence-transformers' tokenizers pad and cut at 128; DistilBERT has no token types.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
-    # init_kwargs too, because save_pretrained writes them.
-    tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids", "attention_mask"]
+    if bert:
+        # init_kwargs too, because save_pretrained writes them.
+        tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids", "attention_mask"]
     tokenizer.model_max_length = max_length
     return tokenizer
 
 
-def _load_config(base: str, length: int, option: str) -> Any:
-    """The configuration of a BERT or DistilBERT that reads ``length`` tokens. Raises BaseModelError."""
-    config = _load(AutoConfig.from_pretrained, base)
-    if config.model_type not in ("bert", "distilbert"):
-        raise BaseModelError(f"{base} is a {config.model_type} checkpoint: give a DistilBERT or a BERT.")
-    if length > config.max_position_embeddings:
+def check_vocabulary(base: str, tokenizer: PreTrainedTokenizerFast, embeddings: int) -> None:
+    """Raise BaseModelError if a tokenizer has ids for which there are no embeddings."""
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= embeddings:
         raise BaseModelError(
-            f"{base} can read at most {config.max_position_embeddings} tokens: lower {option} from {length}."
+            f"{base} has {embeddings} embeddings and a tokenizer with ids up to {largest}: use a checkpoint whose "
+            "tokenizer is its own."
         )
+
+
+def load_config(base: str, length: int, option: str = "--max-length", architecture: str = "distilbert") -> Any:
+    """The configuration of a checkpoint that reads ``length`` tokens, given by ``option``.
+
+    ``architecture`` is the option of that name: with ``distilbert`` the checkpoint must be a BERT or a DistilBERT,
+    otherwise any encoder with a classifier in transformers. Raises BaseModelError or HubError.
+    """
+    config = _load(AutoConfig.from_pretrained, base)
+    if not keeps_architecture(config, architecture):
+        if config.model_type not in ("bert", "distilbert"):
+            hint = "give a DistilBERT or a BERT"
+            raise BaseModelError(f"{base} is {_article(config.model_type)} checkpoint: {hint}.")
+        limit: int | None = config.max_position_embeddings
+    else:
+        check_encoder(config, base)
+        limit = _load(lambda folder, **options: length_limit(config), base)
+    if limit is not None and length > limit:
+        raise BaseModelError(f"{base} can read at most {limit} tokens: lower {option} from {length}.")
     return config
 
 
-def layers_of(base: str, max_length: int) -> int:
-    """The number of layers of a BERT or DistilBERT, from its configuration alone. Raises as ``load_classifier``."""
-    layers: int = _load_config(base, max_length, "--max-length").num_hidden_layers
-    return layers
+def keeps_architecture(config: Any, architecture: str) -> bool:
+    """Whether a checkpoint is trained as it is, and not as a DistilBERT; ``architecture`` as in SentimentOptions."""
+    if architecture == "distilbert" or config.model_type == "distilbert":
+        return False
+    return bool(config.model_type != "bert" or architecture == "keep")
+
+
+def _article(model_type: str) -> str:
+    return f"{'an' if model_type[0] in 'aeiou' else 'a'} {model_type}"
 
 
 def load_classifier(
-    base: str, names: list[str], max_length: int, dropout: float, attention_dropout: float, classifier_dropout: float
-) -> DistilBertForSequenceClassification:
-    """A DistilBERT with a classification head for ``names``, its encoder from ``base``.
+    base: str,
+    names: list[str],
+    max_length: int,
+    dropout: float,
+    attention_dropout: float,
+    classifier_dropout: float,
+    architecture: str = "distilbert",
+    layers: int | None = None,
+) -> PreTrainedModel:
+    """A classifier for the labels ``names``, its encoder from ``base``: a DistilBERT unless ``architecture`` differs.
 
-    The head is new, unless ``base`` is a DistilBERT classifier with exactly these labels, whose head is kept.
+    The head is new, unless ``base`` is a classifier with exactly these labels, whose head is kept. ``layers`` keeps
+    that many evenly spaced layers of a DistilBERT.
 
-    Raises BaseModelError if ``base`` is neither BERT nor DistilBERT, HubError if it can't be fetched.
+    Raises BaseModelError if ``base`` can't be read or is of another kind, HubError if it can't be fetched, and
+    UsageError if it has fewer than ``layers`` layers.
     """
-    found = _load_config(base, max_length, "--max-length")
+    found = load_config(base, max_length, architecture=architecture)
+    if keeps_architecture(found, architecture):
+        plain_architecture(found, names, dropout, attention_dropout, classifier_dropout)
+        return load_encoder(base, found, classifies(base, names, max_length, architecture), _load_model)
     config = distilbert_config(found, base) if found.model_type == "bert" else found
     keeps_head = _classifies(found, names)
     config.id2label = dict(enumerate(names))
@@ -118,24 +202,60 @@ def load_classifier(
     config.seq_classif_dropout = classifier_dropout
     config.architectures = ["DistilBertForSequenceClassification"]
     if keeps_head:
-        return _load_model(DistilBertForSequenceClassification.from_pretrained, base, config=config).float()
-    model = DistilBertForSequenceClassification(config)
-    if found.model_type == "bert":
-        encoder = distilbert_from_bert(_load_model(BertModel.from_pretrained, base, add_pooling_layer=False), config)
+        model, _ = _load_model(DistilBertForSequenceClassification.from_pretrained, base, config=config)
     else:
-        encoder = _load_model(DistilBertModel.from_pretrained, base)
-    model.distilbert.load_state_dict({name: value.float() for name, value in encoder.state_dict().items()})
-    return model
+        model = DistilBertForSequenceClassification(config)
+        if found.model_type == "bert":
+            bert, _ = _load_model(BertModel.from_pretrained, base, add_pooling_layer=False)
+            encoder = distilbert_from_bert(bert, config)
+        else:
+            encoder, _ = _load_model(DistilBertModel.from_pretrained, base)
+        model.distilbert.load_state_dict({name: value.float() for name, value in encoder.state_dict().items()})
+    return model if layers is None else with_layers(model, evenly_spaced(config.n_layers, layers, base))
 
 
-def classifies(base: str, names: list[str], max_length: int) -> bool:
-    """Whether ``base`` is a DistilBERT classifier with just the labels ``names``. Raises like ``load_classifier``."""
-    return _classifies(_load_config(base, max_length, "--max-length"), names)
+def evenly_spaced(total: int, wanted: int, base: str = "The base") -> list[int]:
+    """The numbers of ``wanted`` of ``total`` layers, the first and the last among them, at even distances.
+
+    Source: Sanh et al. 2019, "DistilBERT", section 2, which starts a student from every other layer of its teacher.
+    Raises UsageError if there are too few.
+
+    >>> evenly_spaced(12, 4)
+    [0, 4, 7, 11]
+    """
+    if not 1 <= wanted <= total:
+        raise UsageError(f"--layers is {wanted}: {base} has {total} layers, so it must be from 1 to {total}.")
+    return [round(i * (total - 1) / max(1, wanted - 1)) for i in range(wanted)]
 
 
-def _classifies(config: Any, names: list[str]) -> bool:
+@torch.no_grad()
+def with_layers(model: DistilBertForSequenceClassification, kept: list[int]) -> DistilBertForSequenceClassification:
+    """A DistilBERT classifier with the layers ``kept`` of ``model``, in that order, and everything else of it."""
+    config = type(model.config).from_dict({**model.config.to_dict(), "n_layers": len(kept)})
+    layer = "distilbert.transformer.layer."
+    state = {name: value for name, value in model.state_dict().items() if not name.startswith(layer)}
+    for number, source in enumerate(kept):
+        begin = f"{layer}{source}."
+        for name, value in model.state_dict().items():
+            if name.startswith(begin):
+                state[f"{layer}{number}.{name.removeprefix(begin)}"] = value
+    smaller = type(model)(config)
+    smaller.load_state_dict(state)
+    return smaller
+
+
+def classifies(base: str, names: list[str], max_length: int, architecture: str = "distilbert") -> bool:
+    """Whether ``base`` is a classifier with just the labels ``names``. Raises like ``load_classifier``."""
+    config = load_config(base, max_length, architecture=architecture)
+    return _classifies(config, names, keeps_architecture(config, architecture))
+
+
+def _classifies(config: Any, names: list[str], kept: bool = False) -> bool:
     same_labels = [config.id2label[i] for i in sorted(config.id2label)] == names
-    return same_labels and "DistilBertForSequenceClassification" in (config.architectures or [])
+    kinds = config.architectures or []
+    if kept:
+        return same_labels and any(kind.endswith("ForSequenceClassification") for kind in kinds)
+    return same_labels and "DistilBertForSequenceClassification" in kinds
 
 
 @torch.no_grad()
@@ -161,7 +281,7 @@ def load_masked_lm(
 
     Raises BaseModelError if ``base`` is neither BERT nor DistilBERT, HubError if it can't be fetched.
     """
-    config = _load_config(base, chunk_length, "--chunk-length")
+    config = load_config(base, chunk_length, "--chunk-length")
     bert = config if config.model_type == "bert" else None
     if bert is not None:
         config = distilbert_config(bert, base)
@@ -171,26 +291,25 @@ def load_masked_lm(
     # Set before the model is made, because transformers 4 chooses the class of the layers by it.
     config._attn_implementation = attention
     if bert is not None:
-        source, report = _load_model(BertForMaskedLM.from_pretrained, base, output_loading_info=True)
+        source, added = _load_model(BertForMaskedLM.from_pretrained, base, lambda name: name.startswith("cls."))
         model = DistilBertForMaskedLM(config)
         encoder = distilbert_from_bert(source.bert, config)
         model.distilbert.load_state_dict(encoder.state_dict())
-        head = source.float().cls.predictions
+        head = source.cls.predictions
         model.vocab_transform.load_state_dict(head.transform.dense.state_dict())
         model.vocab_layer_norm.load_state_dict(head.transform.LayerNorm.state_dict())
-        new = any("transform" in name for name in report["missing_keys"])
+        new = any("transform" in name for name in added)
         with torch.no_grad():
             model.vocab_projector.bias.copy_(head.bias)
     else:
-        model, report = _load_model(
+        model, added = _load_model(
             DistilBertForMaskedLM.from_pretrained,
             base,
+            lambda name: name.startswith("vocab_"),
             config=config,
             attn_implementation=attention,
-            output_loading_info=True,
         )
-        model = model.float()
-        new = any("vocab_transform" in name for name in report["missing_keys"])
+        new = any("vocab_transform" in name for name in added)
     if new:
         with torch.no_grad():
             torch.nn.init.eye_(model.vocab_transform.weight)
@@ -213,7 +332,8 @@ def distilbert_config(bert: BertConfig, base: str) -> DistilBertConfig:
     for name, right in checks.items():
         if not right:
             raise BaseModelError(
-                f"{base} has {name} {getattr(bert, name)!r}, which DistilBERT can't express: use another checkpoint."
+                f"{base} has {name} {getattr(bert, name)!r}, which DistilBERT can't express: use another checkpoint, "
+                "or, for a teacher, train it as it is with --architecture keep."
             )
     return DistilBertConfig(
         vocab_size=bert.vocab_size,

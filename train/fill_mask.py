@@ -45,12 +45,12 @@ from ..data.masking import (
     sentence_chunks,
 )
 from ..data.splits import fingerprint
-from ..errors import BaseModelError, DataError, UsageError
-from .base import interpolate, load_masked_lm, load_tokenizer
+from ..errors import DataError, UsageError
+from .base import check_vocabulary, interpolate, load_masked_lm, load_tokenizer
 from .energy import EnergyMeter
 from .options import FillMaskOptions, hyperparameters
-from .progress import read_log, write_record
-from .runs import Run, computes_bf16, described, has_accelerator, open_run, setting
+from .progress import check_finite, read_log, write_record
+from .runs import Run, computes_bf16, described, fingerprint_of, has_accelerator, open_run, setting
 
 TASK = "fill-mask"
 CHECKPOINT = "checkpoint.safetensors"
@@ -91,7 +91,7 @@ def train_fill_mask(options: FillMaskOptions, say: Callable[[str], None] = lambd
     Until it is finished, everything is in ``fill-mask.partial`` beside it, which ``options.resume`` continues. ``say``
     gets one line for each fact worth showing. With ``accelerate launch`` every process calls this.
 
-    Raises UsageError, InputError, DataError, BaseModelError, HubError, OutputError.
+    Raises UsageError, InputError, DataError, BaseModelError, HubError, OutputError, DivergedError.
     """
     options.check()
     with open_run(TASK, options, say, _last_checkpoint) as run:
@@ -121,16 +121,13 @@ def _train(options: FillMaskOptions, run: Run) -> None:
             f"--interpolation needs a --base with a masked-LM head, and {options.base} has none: leave it out, or give "
             "another --base."
         )
-    seed = _mix(options.seed, _checksum(model))
+    checksum = _checksum(model)
+    seed = _mix(options.seed, checksum)
     before = copy.deepcopy(model.state_dict()) if options.interpolation < 1 else None
     tokenizer = load_tokenizer(options.base, model.config.max_position_embeddings)
     backend = tokenizer.backend_tokenizer
+    check_vocabulary(options.base, tokenizer, model.config.vocab_size)
     vocabulary = Vocabulary.of(backend, model.config.vocab_size)
-    if len(vocabulary.starts) > model.config.vocab_size:
-        raise BaseModelError(
-            f"{options.base} has {model.config.vocab_size} embeddings and a tokenizer of {len(vocabulary.starts)} "
-            "tokens: use a checkpoint whose tokenizer is its own."
-        )
     texts = load_texts(hyperparameters(options))
     measured = min(EVALUATION_LENGTH, model.config.max_position_embeddings)
     # By their place, so that a share is spread over the whole.
@@ -156,7 +153,15 @@ def _train(options: FillMaskOptions, run: Run) -> None:
     between = max(1, steps_per_epoch // options.evaluations_per_epoch)
     stops = {*range(between, total, between), total}
 
-    run.begin(_until)
+    run.begin(
+        _until,
+        {
+            "the training texts": fingerprint_of(texts.train),
+            "the validation texts": fingerprint_of(texts.validation),
+            "the test texts": fingerprint_of(texts.test or []),
+            "the base": fingerprint_of(backend.to_str(), checksum),
+        },
+    )
 
     # Model and optimiser. Biases and layer norms don't decay.
     decaying = [p for p in model.parameters() if p.ndim > 1]
@@ -205,6 +210,7 @@ def _train(options: FillMaskOptions, run: Run) -> None:
             save()
             with _weights_in_place(model, averaged):
                 figures = _measure(network, validation, vocabulary, options.eval_batch_size, accelerator)
+                check_finite(figures, progress.step, options.learning_rate)
                 record(**{f"validation_{name}": value for name, value in figures.items()})
                 if beginning is not None and len(beginning):
                     apart = _measure(network, beginning, vocabulary, options.eval_batch_size, accelerator)
@@ -262,8 +268,7 @@ def _train(options: FillMaskOptions, run: Run) -> None:
             summed, tokens = accelerator.reduce(losses).tolist()
             losses.zero_()
             mean = summed / max(1.0, tokens)
-            if not math.isfinite(mean):
-                raise UsageError(f"The loss is {mean} at step {progress.step}: lower --learning-rate.")
+            check_finite({"loss": mean, "grad_norm": float(norm)}, progress.step, options.learning_rate)
             record(loss=mean, learning_rate=rate, grad_norm=float(norm))
             bar.set_postfix(loss=f"{mean:.3f}")
         if progress.step % options.checkpoint_steps == 0 and progress.step not in stops:
@@ -405,7 +410,8 @@ def _measure(
     if not tokens:
         raise DataError("No word of the held-out reviews was masked, because they are too few: raise --validation.")
     return {
-        "perplexity": math.exp(summed / tokens),
+        # The exponential of a larger number can't be represented; only a training that diverged has such a loss.
+        "perplexity": math.exp(summed / tokens) if summed / tokens < 700 else math.inf,
         "log_loss": summed / tokens,
         "top1": first / tokens,
         "top5": five / tokens,

@@ -1,4 +1,9 @@
-"""SentimentOptions and FillMaskOptions: every hyperparameter, with its default and its help text."""
+"""SentimentOptions and FillMaskOptions: every hyperparameter, with its default and its help text.
+
+>>> SentimentOptions(epochs=2.0).check()
+>>> hyperparameters(SentimentOptions(scored="scored"))["data"] is None
+True
+"""
 
 from __future__ import annotations
 
@@ -17,34 +22,36 @@ BASE = "distilbert/distilbert-base-uncased"
 PRECISIONS = ("auto", "bf16", "fp32")
 UNITS = ("word", "token")
 POLICIES = ("80-10-10", "mask")
+ARCHITECTURES = ("auto", "distilbert", "keep")
 
 
 @dataclass(frozen=True)
 class Options:
     """The options of every task. Lengths are in tokens, rates are per step, ratios are from 0 to 1."""
 
-    base: str = option(BASE, "Checkpoint to start from: DistilBERT or BERT, as Hub id or folder, or an int8 bundle.")
-    data: str | tuple[str, ...] = option(
+    base: str = option(BASE, "Checkpoint to start from: a DistilBERT or BERT, as Hub id or folder, or an int8 bundle.")
+    data: str | tuple[str, ...] | None = option(
         DATA,
         "Training data: Hub id, folder in the Hub's layout, or file (.csv, .tsv, .json, .jsonl, .parquet, also as .gz "
         "and .zst). Give it several times to train on a mixture.",
     )
     weights: str | None = option(
-        None, "How often an epoch reads each --data, such as 1,0.5,4; 0.5 is half of its texts.  [default: once each]"
+        None,
+        "How often an epoch reads each --data, such as 1,0.5,4; 0.5 means half of its texts.  [default: once each]",
     )
     test_data: str | None = option(None, "Test reviews, if --data is a single file.")
     skip_test: bool = option(
         False, "Don't measure on test at the end, to save time: edge-imdb evaluate measures the exported bundle on it."
     )
     text_column: str | tuple[str, ...] = option(
-        "text", "Column that holds the reviews; give it several times if the data sets differ, in their order."
+        "text", "Column that holds the reviews; if the data sets differ, give it once for each --data, in their order."
     )
     delimiter: str | None = option(
         None, "Delimiter of a .csv or .tsv in --data.  [default: comma for .csv, tab for .tsv]"
     )
-    output: str = option("runs", "Folder of runs; this one is written to OUTPUT/TASK.")
-    leave_out: str | None = option(None, "File of texts, of the same kinds, to leave out of training.")
-    limit: int | None = option(None, "For a trial: use at most this many reviews of train, and of test.")
+    output: str = option("runs", "Folder of runs; this run is written to OUTPUT/TASK.")
+    leave_out: str | None = option(None, "File of texts that must not be trained on, of the kinds that --data takes.")
+    limit: int | None = option(None, "Use at most this many reviews of train and of test, for a trial.")
     validation: float = option(
         0.05, "Share of train held out to compare checkpoints; at least 100 reviews, or a fifth of a small data set."
     )
@@ -65,8 +72,8 @@ class Options:
     attention_dropout: float = option(0.0, "Dropout on attention weights; above 0, training on a CPU is far slower.")
     interpolation: float = option(
         1.0,
-        "Share of what was trained that is kept at the end: below 1, the weights are moved back towards those of "
-        "--base, a model of the same task and labels, so that less of what it knew is lost.",
+        "Share of the training to keep: below 1, the final weights are moved back towards those of --base, which must "
+        "be a model of the same task and labels, so that it forgets less.",
     )
     precision: str = option("auto", "auto uses bf16 autocast if the device supports it.", PRECISIONS)
     seed: int = option(0, "Seed of the split, the order of the data and the initial weights.")
@@ -107,18 +114,56 @@ class Options:
 
 @dataclass(frozen=True)
 class SentimentOptions(Options):
-    """The options of ``edge-imdb train sentiment``."""
+    """The options of ``edge-imdb train sentiment``.
 
+    Without ``data``, the data set is the default one, unless there are ``scored`` texts: then these are all.
+    """
+
+    base: str = option(
+        BASE,
+        "Checkpoint to start from: any encoder that transformers can classify with, as Hub id or folder, or an int8 "
+        "bundle.",
+    )
+    data: str | tuple[str, ...] | None = option(
+        None,
+        "Training data: Hub id, folder in the Hub's layout, or file (.csv, .tsv, .json, .jsonl, .parquet, also as .gz "
+        "and .zst). Give it several times to train on a mixture.  "
+        f"[default: {DATA}; with --scored, the scored texts alone]",
+    )
+    architecture: str = option(
+        "auto",
+        "auto turns a BERT into the equal DistilBERT and keeps any other encoder as it is; distilbert refuses an "
+        "encoder that can't become a DistilBERT, which export needs; keep also keeps a BERT, to train it as a teacher.",
+        ARCHITECTURES,
+    )
+    layers: int | None = option(
+        None, "Start from this many evenly spaced layers of --base, to make a smaller student.  [default: all]"
+    )
+    freeze_embeddings: bool = option(
+        False, "Don't train the embeddings and relative position biases, which saves time and memory."
+    )
+    tokens_per_batch: int | None = option(
+        None,
+        "Fill batches up to this many tokens, padding included, instead of --batch-size reviews.  "
+        "[default: --batch-size]",
+    )
     label_column: str = option(
         "label", "Column that holds the labels: words or whole numbers, two or more different ones."
     )
     scored: str | tuple[str, ...] | None = option(
         None,
-        "Output of edge-imdb score, file or folder, to train on too: each of its texts with the score that the model "
-        "gave it. Give several for the mean of their scores.",
+        "Output of edge-imdb score, a file or a folder, to learn from: each text with the scores that a model gave it. "
+        "Give it several times to learn the mean of several models.",
     )
-    max_length: int = option(512, "Longest review in tokens; a longer one keeps only its head and its tail.")
-    head_ratio: float = option(0.25, "Share of the kept tokens that comes from the head.")
+    distillation_temperature: float = option(
+        1.0,
+        "Temperature at which the student learns the scores; above 1, it learns more about the less likely labels.",
+    )
+    hard_share: float = option(
+        0.5, "Weight of the label, from 0 to 1, for a text that has both a label in --data and a score in --scored."
+    )
+    max_length: int = option(512, "Longest review in tokens; a longer review keeps only its head and its tail.")
+    head_ratio: float = option(0.25, "Share of the tokens of a cut review that comes from its head.")
     truncated_copies: int = option(
         0,
         "Also train on a truncated copy, of this many tokens, of each longer review, so that the early exit is more "
@@ -131,8 +176,8 @@ class SentimentOptions(Options):
     )
     token_dropping: str | None = option(
         None,
-        "Share of the tokens to keep after each layer but the last, such as 0.75,0.5,0.3,0.2,0.15: the model learns to "
-        "do without the others, and its int8 graph skips them.  [default: keep all]",
+        "Share of the tokens to keep after each layer except the last, such as 0.75,0.5,0.3,0.2,0.15: the model learns "
+        "to work without the others, and its int8 graph skips them.  [default: keep all]",
     )
     label_smoothing: float = option(0.0, "Label smoothing.")
     classifier_dropout: float = option(0.2, "Dropout in front of the classifier.")
@@ -142,6 +187,23 @@ class SentimentOptions(Options):
         super().check()
         self._check_positive("evaluations_per_epoch")
         self._check_ratios("classifier_dropout", "label_smoothing")
+        if self.architecture not in ARCHITECTURES:
+            raise UsageError(f"--architecture is {self.architecture!r}: use {', '.join(ARCHITECTURES)}.")
+        if self.layers is not None and self.layers < 1:
+            raise UsageError(f"--layers is {self.layers}: it must be 1 or more.")
+        if not 0 < self.distillation_temperature < float("inf"):
+            raise UsageError(f"--distillation-temperature is {self.distillation_temperature}: it must be over 0.")
+        if not 0 <= self.hard_share <= 1:
+            raise UsageError(f"--hard-share is {self.hard_share}: it must be from 0 to 1.")
+        if self.scored is None and self.distillation_temperature != 1:
+            raise UsageError("--distillation-temperature is for --scored: give it too, or leave the temperature out.")
+        # A batch is padded to a multiple of 8.
+        longest = padded(self.max_length)
+        if self.tokens_per_batch is not None and self.tokens_per_batch < longest:
+            raise UsageError(
+                f"--tokens-per-batch is {self.tokens_per_batch}: it must be {longest} or more, so that a review of "
+                f"--max-length ({self.max_length}) fits."
+            )
         if self.truncated_copies and not 3 <= self.truncated_copies < self.max_length:
             raise UsageError(
                 f"--truncated-copies is {self.truncated_copies}: it must be 0, or from 3 to under --max-length "
@@ -196,6 +258,11 @@ class FillMaskOptions(Options):
 _CLOSING = ("precision", "seed", "country", "push_to_hub", "resume", "overwrite")
 
 
+def padded(length: int) -> int:
+    """The length to which a batch is padded whose longest text has ``length`` tokens: a multiple of 8."""
+    return -(-length // 8) * 8
+
+
 # Options that may differ when a run is resumed.
 NOT_HYPERPARAMETERS = (
     "output",
@@ -210,6 +277,8 @@ NOT_HYPERPARAMETERS = (
 
 
 def hyperparameters(options: Options) -> dict[str, Any]:
-    """The options that decide the weights, as JSON has them."""
+    """The options that decide the weights, as JSON has them. ``data`` is None if only scored texts are trained on."""
     values = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in NOT_HYPERPARAMETERS}
+    if values["data"] is None and values.get("scored") is None:
+        values["data"] = DATA
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

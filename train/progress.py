@@ -1,8 +1,10 @@
-"""ProgressBar and RunLog: what a run shows while it trains, and its records (log.jsonl, curves.png)."""
+"""ProgressBar, Steps, StopIfDiverged and RunLog: what a run shows while it trains, and its records."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,15 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..errors import DivergedError
 from ..output import write_text
 
 
 class ProgressBar(TrainerCallback):
-    """One bar for the whole run: step, time left, latest loss, accuracy on validation."""
+    """One bar for the whole run: step, time left, latest loss, and ``measure`` (the accuracy) on validation."""
 
-    def __init__(self) -> None:
+    def __init__(self, measure: str = "accuracy") -> None:
+        self._measure = measure
         self._bar: tqdm | None = None
         self._measuring: tqdm | None = None
         self._shown: dict[str, str] = {}
@@ -47,7 +51,7 @@ class ProgressBar(TrainerCallback):
             if "loss" in logs:
                 self._shown["loss"] = f"{logs['loss']:.3f}"
             if "eval_accuracy" in logs:
-                self._shown["accuracy"] = f"{100 * logs['eval_accuracy']:.2f}%"
+                self._shown[self._measure] = f"{100 * logs['eval_accuracy']:.2f}%"
             self._bar.set_postfix(self._shown)
 
     def on_prediction_step(
@@ -78,6 +82,49 @@ class ProgressBar(TrainerCallback):
             self._bar = None
 
 
+class Steps(TrainerCallback):
+    """Calls ``progress(step, steps)`` at the start, after each step and at the end, for a caller with a bar."""
+
+    def __init__(self, progress: Callable[[int, int], None]) -> None:
+        self._progress = progress
+
+    def _tell(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self._progress(state.global_step, state.max_steps)
+
+    on_train_begin = on_step_end = on_train_end = _tell
+
+
+class StopIfDiverged(TrainerCallback):
+    """Raises DivergedError at the first record of the Trainer that isn't finite, on every process."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_finite(logs or {}, state.global_step, args.learning_rate)
+
+
+def check_finite(figures: dict[str, float], step: int, learning_rate: float) -> None:
+    """Raise DivergedError if a figure of a training is NaN or infinite.
+
+    >>> check_finite({"loss": float("nan")}, 20, 1e6)
+    Traceback (most recent call last):
+    edge_imdb.errors.DivergedError: The training diverged: its loss is nan at step 20, with the peak learning rate \
+1e+06. Begin anew with a lower --learning-rate and --overwrite.
+    """
+    for name, value in figures.items():
+        if isinstance(value, (int, float)) and not math.isfinite(value):
+            raise DivergedError(
+                f"The training diverged: its {name.replace('_', ' ')} is {value} at step {step}, with the peak "
+                f"learning rate {learning_rate:g}. Begin anew with a lower --learning-rate and --overwrite."
+            )
+
+
 class RunLog(TrainerCallback):
     """Appends every record of the Trainer to ``path``, one JSON object per line."""
 
@@ -99,7 +146,7 @@ class RunLog(TrainerCallback):
 def write_record(record: dict[str, float], path: Path) -> None:
     """Append one record to a log."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+        file.write(json.dumps(record, allow_nan=False) + "\n")
 
 
 def read_log(path: Path, until: int | None = None) -> list[dict[str, float]]:
@@ -120,8 +167,10 @@ def write_log(records: list[dict[str, float]], path: Path) -> None:
     write_text(path, "".join(json.dumps(record) + "\n" for record in records))
 
 
-def draw_curves(records: list[dict[str, float]], path: Path, measure: str = "accuracy") -> None:
-    """Draw training and validation loss, and accuracy or perplexity, over the steps into a PNG."""
+def draw_curves(
+    records: list[dict[str, float]], path: Path, measure: str = "accuracy", title: str | None = None
+) -> None:
+    """Draw training and validation loss, and ``measure`` (accuracy or perplexity), over the steps into a PNG."""
     curves = (
         (0, "loss", "train"),
         (0, "eval_loss", "validation"),
@@ -138,7 +187,7 @@ def draw_curves(records: list[dict[str, float]], path: Path, measure: str = "acc
         if points:
             panels[panel].plot(*zip(*points, strict=True), label=label, marker=None if key == "loss" else "o")
     panels[0].set(xlabel="step", ylabel="cross-entropy (nats)", title="Loss")
-    panels[1].set(xlabel="step", ylabel=measure, title=measure.capitalize())
+    panels[1].set(xlabel="step", ylabel=title or measure, title=(title or measure).capitalize())
     for axes in panels:
         if axes.has_data():
             axes.legend()

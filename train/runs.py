@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from accelerate import PartialState
@@ -91,17 +93,32 @@ class Run:
         if self.main:
             self._say(line)
 
-    def begin(self, keep: Callable[[Path, list[dict[str, float]]], list[dict[str, float]]]) -> None:
+    def begin(
+        self,
+        keep: Callable[[Path, list[dict[str, float]]], list[dict[str, float]]],
+        fingerprints: Mapping[str, str],
+    ) -> None:
         """Open the unfinished folder; to resume, cut its log back to what ``keep(checkpoint, log)`` returns.
 
-        Call it only after every check that a wrong option could fail.
+        ``fingerprints`` identify what the run learns from, by its name in a message. Call this only after every check
+        that a wrong option could fail. Raises UsageError if the run began with others.
         """
         self.state.wait_for_everyone()
+        if self.checkpoint is not None:
+            before = json.loads((self.partial / RECORD).read_text(encoding="utf-8")).get("fingerprints", {})
+            changed = [name for name, value in fingerprints.items() if before.get(name, value) != value]
+            if changed:
+                named = " and ".join(changed).capitalize()
+                raise UsageError(
+                    f"{named} changed since the run in {self.partial} began: give the same data to "
+                    "go on, or --overwrite to begin anew."
+                )
         if self.main and self.checkpoint is None:
             record = {
                 "task": self.task,
                 "hyperparameters": hyperparameters(self.options),
                 "world_size": self.state.num_processes,
+                "fingerprints": dict(fingerprints),
             }
             discard(self.partial)
             # The folder appears with its record, because without one nobody could tell that it is a run's.
@@ -123,19 +140,20 @@ class Run:
         metrics: dict[str, Any],
         log: list[dict[str, float]],
         measure: str,
+        title: str | None = None,
     ) -> None:
         """Write the finished folder, ready for the Hub, in one step; remove the unfinished one; upload it if asked to.
 
-        Only the main process calls this.
+        ``measure`` is the figure to draw over the steps, and ``title`` its name. Only the main process calls this.
         """
         metrics = {"task": self.task, **metrics, "hub": on_hub(self.options)}
         with staging(self.target) as folder:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             shutil.copy(self.partial / RECORD, folder / RECORD)
-            (folder / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+            (folder / METRICS).write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
             write_log(log, folder / "log.jsonl")
-            draw_curves(log, folder / "curves.png", measure)
+            draw_curves(log, folder / "curves.png", measure, title)
             (folder / "README.md").write_text(render_card(metrics), encoding="utf-8")
         discard(self.partial)
         self.say(f"wrote {self.target}")
@@ -189,6 +207,21 @@ def _disk_is_full(folder: Path, error: Exception) -> bool:
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
         return True
     return folder.exists() and shutil.disk_usage(folder).free < 1 << 16
+
+
+def fingerprint_of(*parts: Any) -> str:
+    """A hash of texts, numbers, arrays and lists of them, in their order.
+
+    >>> fingerprint_of(["good", "bad"], [1, 0]) == fingerprint_of(["good", "bad"], [0, 1])
+    False
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        for value in part if isinstance(part, (list, tuple)) else [part]:
+            content = value.tobytes() if isinstance(value, np.ndarray) else str(value).encode("utf-8", "surrogatepass")
+            digest.update(len(content).to_bytes(8, "little") + content)
+        digest.update(b"end of part")
+    return digest.hexdigest()
 
 
 def find_checkpoint(
@@ -246,7 +279,8 @@ def computes_bf16() -> bool:
 def on_hub(options: Options) -> dict[str, str | list[str]]:
     """The base and the data sets of a run, if they are on the Hub, so that a card can link to them."""
     found: dict[str, str | list[str]] = {"base": options.base} if _is_hub_id(options.base) else {}
-    if data := [name for name in sources_of(options.data) if _is_hub_id(name)]:
+    sources = sources_of(hyperparameters(options)["data"] or [])
+    if data := [name for name in sources if _is_hub_id(name)]:
         found["data"] = data
     return found
 

@@ -11,7 +11,7 @@ from ..data.datasets import sources_of
 from ..errors import UsageError
 from ..runtime.hub import go_offline_if_unreachable
 from ..tasks import TASKS
-from ..train.options import Options
+from ..train.options import Options, hyperparameters
 from .common import import_extra, options_of, say
 
 
@@ -49,8 +49,8 @@ def _options_of(task: str) -> type[Options]:
 
 def _train(task: str, options: Options) -> None:
     options.check()
-    # Before the seconds that it takes to import PyTorch.
-    go_offline_if_unreachable(options.base, *sources_of(options.data))
+    # Before PyTorch is imported, which takes seconds.
+    go_offline_if_unreachable(options.base, *sources_of(hyperparameters(options)["data"] or []))
     module, _, name = TASKS[task].train.partition(":")
     getattr(import_extra(module, "train"), name)(options, say)
 

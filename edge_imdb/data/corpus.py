@@ -50,7 +50,7 @@ def load_corpus(options: Mapping[str, Any]) -> Corpus:
     weights = _weights(options.get("weights"), sources)
     columns = _columns(options["text_column"], sources)
     limit, seed = options["limit"], options["seed"]
-    unwanted = _left_out(options.get("leave_out"), columns[0])
+    unwanted = left_out_texts(options.get("leave_out"), columns[0])
     names: list[str] | None = None
     test: Reviews | None = None
     parts: list[tuple[Reviews, Reviews]] = []
@@ -74,7 +74,7 @@ def load_corpus(options: Mapping[str, Any]) -> Corpus:
             reviews = reviews.take(sample(reviews.texts, limit, seed))
         held = _optional_split(data, "validation", where, names)
         if held is None:
-            share = _held_share(len(reviews.texts), options["validation"])
+            share = held_share(len(reviews.texts), options["validation"])
             kept, out = hold_out(reviews.texts, reviews.labels, share, seed)
             parts.append((reviews.take(kept), reviews.take(out)))
         else:
@@ -206,10 +206,10 @@ def load_texts(options: Mapping[str, Any]) -> Texts:
         texts = [texts[i] for i in sample(texts, limit, seed)]
         unsupervised = [unsupervised[i] for i in sample(unsupervised, limit, seed)]
         test = test and [test[i] for i in sample(test, limit, seed)]
-    train, held = hold_out(texts, [0] * len(texts), _held_share(len(texts), options["validation"]), seed)
+    train, held = hold_out(texts, [0] * len(texts), held_share(len(texts), options["validation"]), seed)
     validation = [texts[i] for i in held]
     # Left out of training only, so that validation stays the same set.
-    unwanted = _left_out(options.get("leave_out"), column)
+    unwanted = left_out_texts(options.get("leave_out"), column)
     mine = [text for text in (texts[i] for i in train) if clean(text) not in unwanted]
     extra = [text for text in unsupervised if clean(text) not in unwanted]
     left_out = len(train) - len(mine) + len(unsupervised) - len(extra)
@@ -237,12 +237,12 @@ def about_splits(train: int, validation: int, test: int | None, dropped: int, le
     return lines
 
 
-def _held_share(rows: int, share: float) -> float:
+def held_share(rows: int, share: float) -> float:
     """The share of ``rows`` to hold out: ``share``, but at least ENOUGH reviews, or a fifth of a small data set."""
     return max(share, min(0.2, ENOUGH / rows))
 
 
-def _left_out(path: str | None, column: str) -> set[str]:
+def left_out_texts(path: str | None, column: str) -> set[str]:
     """The cleaned texts of the file ``path``, which must not be trained on; none if ``path`` is None."""
     if path is None:
         return set()

@@ -2,17 +2,22 @@
 
 softmax, accuracy, macro_f1, log_loss, calibration_error, coverage_curve, fit_temperature, classification_metrics;
 confusion_matrix, label_figures, losses.
+
+``Labels`` are indices, *shape:* ``(rows,)``, or the probability of each class according to a teacher, *shape:*
+``(rows, classes)``; the figures then say how well a model agrees with the teacher.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Labels = NDArray[Any]
 
 
 def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> Floats:
@@ -24,14 +29,23 @@ def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> Floats:
     return probabilities
 
 
-def accuracy(probabilities: Floats, labels: Ints) -> float:
-    """Share of rows whose largest entry is at the label. *Shape:* ``(rows, classes)`` and ``(rows,)``."""
-    return float((probabilities.argmax(axis=1) == labels).mean())
+def most_likely(labels: Labels) -> Ints:
+    """The index of each row's label, or of the teacher's most likely one. *Shape:* ``(rows,)``."""
+    return labels if labels.ndim == 1 else labels.argmax(axis=1)
 
 
-def macro_f1(probabilities: Floats, labels: Ints) -> float:
+def accuracy(probabilities: Floats, labels: Labels) -> float:
+    """Share of rows whose largest entry is at the label.
+
+    >>> accuracy(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 0]))
+    0.5
+    """
+    return float((probabilities.argmax(axis=1) == most_likely(labels)).mean())
+
+
+def macro_f1(probabilities: Floats, labels: Labels) -> float:
     """F1 averaged over the classes that occur in labels or predictions, as scikit-learn's ``macro``."""
-    predicted = probabilities.argmax(axis=1)
+    predicted, labels = probabilities.argmax(axis=1), most_likely(labels)
     scores = []
     for label in np.union1d(predicted, labels):
         hits = ((predicted == label) & (labels == label)).sum()
@@ -39,20 +53,23 @@ def macro_f1(probabilities: Floats, labels: Ints) -> float:
     return float(np.mean(scores))
 
 
-def log_loss(probabilities: Floats, labels: Ints) -> float:
-    """Mean negative log-likelihood of the labels, in nats. *Shape:* ``(rows, classes)`` and ``(rows,)``."""
+def log_loss(probabilities: Floats, labels: Labels) -> float:
+    """Mean negative log-likelihood of the labels, or cross-entropy with a teacher's probabilities, in nats."""
+    if labels.ndim == 2:
+        logarithms = np.log(np.clip(probabilities, np.finfo(np.float64).tiny, 1.0))
+        return float(-(labels * logarithms).sum(axis=1).mean())
     picked = probabilities[np.arange(len(labels)), labels]
     return float(-np.log(np.clip(picked, np.finfo(np.float64).tiny, 1.0)).mean())
 
 
-def calibration_error(probabilities: Floats, labels: Ints, bins: int = 15) -> float:
+def calibration_error(probabilities: Floats, labels: Labels, bins: int = 15) -> float:
     """Expected calibration error over ``bins`` equal-width bins of the top score.
 
+    With a teacher's probabilities, the top score is compared with the probability that the teacher gives that label.
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3.
-    *Shape:* ``(rows, classes)`` and ``(rows,)``.
     """
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == labels
+    confidence, predicted = probabilities.max(axis=1), probabilities.argmax(axis=1)
+    correct = predicted == labels if labels.ndim == 1 else labels[np.arange(len(labels)), predicted]
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = [abs(correct[which == b].mean() - confidence[which == b].mean()) * (which == b).mean() for b in set(which)]
     return float(np.sum(gaps))
@@ -61,28 +78,27 @@ def calibration_error(probabilities: Floats, labels: Ints, bins: int = 15) -> fl
 COVERAGE_AT = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
-def coverage_curve(probabilities: Floats, labels: Ints) -> list[dict[str, float]]:
+def coverage_curve(probabilities: Floats, labels: Labels) -> list[dict[str, float | None]]:
     """For each of COVERAGE_AT as the least score: the share of rows that reach it, and the accuracy on those.
 
-    Source: Geifman and El-Yaniv 2017, "Selective Classification for Deep Neural Networks", section 2. Accuracy is 1
-    where no row reaches the score. *Shape:* ``(rows, classes)`` and ``(rows,)``.
+    Accuracy is None where no row reaches the score. Source: Geifman and El-Yaniv 2017, "Selective Classification for
+    Deep Neural Networks", section 2.
     """
-    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    curve = []
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == most_likely(labels)
+    curve: list[dict[str, float | None]] = []
     for least in COVERAGE_AT:
         sure = confidence >= least
-        right = float(correct[sure].mean()) if sure.any() else 1.0
+        right = float(correct[sure].mean()) if sure.any() else None
         curve.append({"min_score": least, "coverage": float(sure.mean()), "accuracy": right})
     return curve
 
 
-def fit_temperature(logits: NDArray[np.floating], labels: Ints, low: float = 0.1, high: float = 10.0) -> float:
+def fit_temperature(logits: NDArray[np.floating], labels: Labels, low: float = 0.1, high: float = 10.0) -> float:
     """The temperature between ``low`` and ``high`` that fits the labels best, by golden section on its logarithm.
 
     It minimises the summed log loss plus the square of the temperature's logarithm. That weak prior is worth a few
     reviews: on a thousand it changes nothing that shows, but if every one of a few reviews is right by any margin, the
     log loss alone has no minimum, and would make every score 0 or 1. Source: Guo et al. 2017, section 4.2.
-    *Shape:* ``(rows, classes)`` and ``(rows,)``.
     """
     ratio = (np.sqrt(5) - 1) / 2
     a, b = np.log(low), np.log(high)
@@ -104,8 +120,8 @@ def fit_temperature(logits: NDArray[np.floating], labels: Ints, low: float = 0.1
     return float(np.exp((a + b) / 2))
 
 
-def classification_metrics(probabilities: Floats, labels: Ints) -> dict[str, float]:
-    """The figures that training, export and ``evaluate`` report. *Shape:* ``(rows, classes)`` and ``(rows,)``."""
+def classification_metrics(probabilities: Floats, labels: Labels) -> dict[str, float]:
+    """The figures that training, export and ``evaluate`` report: accuracy, macro F1, log loss, calibration error."""
     return {
         "accuracy": accuracy(probabilities, labels),
         "f1": macro_f1(probabilities, labels),

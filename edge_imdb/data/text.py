@@ -202,7 +202,8 @@ class ReviewEncoder:
     """Turns reviews into token ids: clean, tokenise, truncate, add the special tokens.
 
     It turns off the truncation and the padding of ``tokenizer``, or of a copy of it if ``copy`` is true. Making the
-    copy takes as long as loading the tokenizer. Raises InputError if the tokenizer isn't BERT's.
+    copy takes as long as loading the tokenizer. If ``bert`` is false, the tokenizer may add any special tokens before
+    and after a text; ``special`` is their number. Raises InputError if the tokenizer isn't BERT's, or can't be used.
 
     >>> from edge_imdb import Sentiment
     >>> model = Sentiment()
@@ -210,27 +211,35 @@ class ReviewEncoder:
     [101, 2307, 2143, 102]
     """
 
-    def __init__(self, tokenizer: Tokenizer, truncation: Truncation, copy: bool = True) -> None:
+    def __init__(self, tokenizer: Tokenizer, truncation: Truncation, copy: bool = True, bert: bool = True) -> None:
         from tokenizers import Tokenizer as TokenizerClass
 
         self.truncation = truncation
         self._tokenizer = TokenizerClass.from_str(tokenizer.to_str()) if copy else tokenizer
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        special = self._tokenizer.encode("", add_special_tokens=True).ids
-        if len(special) != SPECIAL:
-            raise InputError(
-                f"The tokenizer adds {len(special)} special tokens, but a BERT tokenizer adds {SPECIAL}: "
-                "use a checkpoint with a BERT tokenizer."
-            )
-        self._first, self._last = special
+        if bert:
+            special = self._tokenizer.encode("", add_special_tokens=True).ids
+            if len(special) != SPECIAL:
+                raise InputError(
+                    f"The tokenizer adds {len(special)} special tokens, but a BERT tokenizer adds {SPECIAL}: "
+                    "use a checkpoint with a BERT tokenizer."
+                )
+            self._before, self._after = special[:1], special[1:]
+        else:
+            self._before, self._after = _special_tokens(self._tokenizer)
+        self.special = len(self._before) + len(self._after)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of one review. *Shape:* ``(length,)``, ``3 <= length <= max_length``.
 
         Raises BlankError if nothing is left of ``text`` after cleaning and tokenising.
         """
-        return self.frame(self.truncation.cut(self.ends(text, self.truncation.max_length - SPECIAL)))
+        return self.frame(self.cut(self.ends(text, self.truncation.max_length - self.special)))
+
+    def cut(self, ids: list[int], truncation: Truncation | None = None) -> list[int]:
+        """``ids`` cut to the head and the tail that ``truncation``, or the encoder's own, leaves room for."""
+        return (truncation or self.truncation).cut(ids, self.special)
 
     def tokens(self, text: str) -> list[int]:
         """The ids of a whole review, without special tokens. Raises BlankError like ``encode``."""
@@ -326,5 +335,15 @@ class ReviewEncoder:
         return encoding
 
     def frame(self, ids: list[int]) -> list[int]:
-        """Put ``ids`` between the special tokens. *Shape:* ``(length,)`` to ``(length + 2,)``."""
-        return [self._first, *ids, self._last]
+        """Put ``ids`` between the special tokens. *Shape:* ``(length,)`` to ``(length + special,)``."""
+        return [*self._before, *ids, *self._after]
+
+
+def _special_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """The ids that a tokenizer adds before and after a text. Raises InputError if it changes the text's own ids."""
+    inner: list[int] = tokenizer.encode("a", add_special_tokens=False).ids
+    whole: list[int] = tokenizer.encode("a", add_special_tokens=True).ids
+    for start in range(len(whole) - len(inner) + 1):
+        if whole[start : start + len(inner)] == inner:
+            return whole[:start], whole[start + len(inner) :]
+    raise InputError("The tokenizer changes a text when it adds special tokens: use another checkpoint.")

@@ -69,10 +69,22 @@ def render_card(metrics: Metrics, exported: dict[str, Any] | None = None) -> str
 def _source(metrics: Metrics, name: str) -> str:
     """The Hub's name of the base or the data sets, or else the folder's."""
     value = metrics["hyperparameters"][name]
+    if value is None:
+        return "texts that a teacher labelled"
     if isinstance(value, list):
         return ", ".join(value[:-1]) + f" and {value[-1]}"
     found = metrics.get("hub", {}).get(name, value)
     return str(found[0] if isinstance(found, list) else found)
+
+
+def of_teacher(metrics: Metrics) -> bool:
+    """Whether the labels of validation are those of a teacher, so that accuracy is the agreement with the teacher."""
+    return metrics.get("reference") == "teacher"
+
+
+def _titled(metrics: Metrics, title: str) -> str:
+    """The title of a figure on validation."""
+    return "agreement with the teacher" if title == "accuracy" and of_teacher(metrics) else title
 
 
 def _front_matter(metrics: Metrics, onnx: bool) -> str:
@@ -94,7 +106,7 @@ def _front_matter(metrics: Metrics, onnx: bool) -> str:
         "tags:",
         "- edge-imdb",
         *(["- onnx"] if onnx else []),
-        "- distilbert",
+        f"- {metrics.get('architecture', 'distilbert')}",
         "---",
     ]
     return "\n".join(lines)
@@ -103,7 +115,10 @@ def _front_matter(metrics: Metrics, onnx: bool) -> str:
 def _about(metrics: Metrics) -> str:
     task = metrics["task"]
     card = TASKS[task].card
-    return f"DistilBERT, {card.made} by `edge-imdb train {task}` from {_source(metrics, 'base')}.{card.about(metrics)}"
+    architecture = metrics.get("architecture", "distilbert").replace("distilbert", "DistilBERT")
+    return (
+        f"{architecture}, {card.made} by `edge-imdb train {task}` from {_source(metrics, 'base')}.{card.about(metrics)}"
+    )
 
 
 def _data(metrics: Metrics) -> str:
@@ -127,6 +142,11 @@ def _data(metrics: Metrics) -> str:
             f"It also reads {data['scored']} texts that other models labelled, and learns the mean of their scores "
             "(`--scored`)."
         )
+    if of_teacher(metrics):
+        lines.append(
+            "No text has a label from a person: the model learns the teacher's scores, and every figure on validation "
+            "is an agreement with the teacher."
+        )
     if options.get("spans"):
         lines.append(f"It also reads a random span, of up to {options['spans']} tokens, of each longer review.")
     lines.append("Texts are cleaned of markup and entities.")
@@ -138,7 +158,9 @@ def _figures(metrics: Metrics) -> list[str]:
     card = TASKS[metrics["task"]].card
     splits = [split for split in ("validation", "test") if split in metrics]
     rows = [
-        f"| {title} | " + " | ".join(format(factor * metrics[split][name], form) for split in splits) + " |"
+        f"| {_titled(metrics, title)} | "
+        + " | ".join(format(factor * metrics[split][name], form) for split in splits)
+        + " |"
         for name, title, factor, form in card.rows
     ]
     if "test" in splits:
@@ -176,7 +198,7 @@ def _cost(metrics: Metrics) -> str:
     )
 
 
-def _by_default(figures: dict[str, Any]) -> list[str]:
+def _by_default(metrics: Metrics, figures: dict[str, Any]) -> list[str]:
     """What the int8 graph of a sentiment bundle does by default on validation: by data set, and by least score."""
     names = ("validation_int8_early_exit", "validation_int8_token_dropping", "validation_int8")
     found = next((figures[name] for name in names if "coverage" in figures.get(name, {})), None)
@@ -190,12 +212,19 @@ def _by_default(figures: dict[str, Any]) -> list[str]:
         ]
         header = "| int8, validation of | texts | accuracy | calibration error |"
         parts.append("\n".join([header, "|---|---|---|---|", *rows]))
-    rows = [f"| {row['min_score']:g} | {row['coverage']:.1%} | {row['accuracy']:.2%} |" for row in found["coverage"]]
+    rows = [f"| {row['min_score']:g} | {row['coverage']:.1%} | {_accuracy_at(row)} |" for row in found["coverage"]]
+    right = "as the teacher says" if of_teacher(metrics) else "right"
     parts.append(
         "With `min_score` a lower score is answered by `unsure`. On validation:\n\n"
-        + "\n".join(["| min_score | texts that get a label | right among them |", "|---|---|---|", *rows])
+        + "\n".join([f"| min_score | texts that get a label | {right} among them |", "|---|---|---|", *rows])
     )
     return parts
+
+
+def _accuracy_at(row: dict[str, Any]) -> str:
+    """The accuracy on the texts that reach a score, or "none" if no text reaches it."""
+    # Bundles of earlier versions have an accuracy of 1 there.
+    return f"{row['accuracy']:.2%}" if row["coverage"] and row["accuracy"] is not None else "none"
 
 
 def _graphs(metrics: Metrics, exported: dict[str, Any]) -> list[str]:
@@ -223,9 +252,9 @@ def _graphs(metrics: Metrics, exported: dict[str, Any]) -> list[str]:
     for name, title in (("token_dropping", "int8, token dropping"), ("early_exit", "int8, early exit")):
         if found := figures.get(f"validation_int8_{name}"):
             rows.append(f"| {title} | | | " + " | ".join(f"{found[column]:.4f}" for column in columns) + " |")
-    header = f"| | file | MiB | {' | '.join(column.replace('_', ' ') for column in columns)} |"
+    header = f"| | file | MiB | {' | '.join(_titled(metrics, column.replace('_', ' ')) for column in columns)} |"
     parts.append("\n".join([header, "|---|---|---|" + "---|" * len(columns), *rows]))
-    parts += _by_default(figures)
+    parts += _by_default(metrics, figures)
     if recipe:
         parts.append(f"Quantization: `{json.dumps(recipe)}`.")
     name, example = card.example

@@ -30,6 +30,8 @@ class SentimentTask(Task):
     \b
     edge-imdb train sentiment
     edge-imdb train sentiment --data reviews.csv --test-data test.csv
+    edge-imdb train sentiment --base microsoft/mpnet-base --tokens-per-batch 4096
+    edge-imdb train sentiment --scored scored --layers 3
     edge-imdb train sentiment --resume
     """
     exporter = "edge_imdb.export.sentiment:SentimentExporter"
