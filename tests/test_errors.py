@@ -23,6 +23,7 @@ PARENTS = {
     "DataError": ValueError,
     "SplitError": ValueError,
     "BaseModelError": ValueError,
+    "DivergedError": ArithmeticError,
     "ProviderError": ValueError,
     "BundleError": OSError,
     "HubError": OSError,

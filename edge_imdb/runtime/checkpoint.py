@@ -127,17 +127,18 @@ def _check_safetensors(path: Path) -> None:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, _HEADER_LIMIT):
-                raise BaseModelError(f"{damaged}: it has {size} bytes and was truncated; download it again.")
-            header = json.loads(file.read(length))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            header = file.read(length) if size >= 8 and length <= min(size - 8, _HEADER_LIMIT) else None
     except OSError as error:
         raise BaseModelError(f"{path} can't be read ({error.strerror}): check its permissions.") from None
+    if header is None:
+        raise BaseModelError(f"{damaged}: it has {size} bytes and was truncated; download it again.")
+    try:
+        entries = json.loads(header)
+        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
+        whole = 8 + length + max(ends, default=0)
     except (ValueError, RecursionError, TypeError, KeyError, IndexError, AttributeError):
         raise BaseModelError(f"{damaged}: its header can't be read; download it again.") from None
     if not ends:
         raise BaseModelError(f"{path} has no tensors: download it again.")
-    if size != 8 + length + max(ends):
-        raise BaseModelError(
-            f"{damaged}: it has {size} bytes and its header says {8 + length + max(ends)}; download it again."
-        )
+    if size != whole:
+        raise BaseModelError(f"{damaged}: it has {size} bytes and its header says {whole}; download it again.")
