@@ -33,11 +33,12 @@ from edge_imdb.export.pipeline import read_run
 from edge_imdb.runtime.bundle import EMBEDDED, open_bundle
 from edge_imdb.tasks.fill_mask.figures import evaluate_fill_mask
 from edge_imdb.tasks.sentiment.figures import evaluate_sentiment
+from edge_imdb.tasks.sentiment.graphs import keep_all_tokens
 from edge_imdb.train.runs import public_name
 
 
 def without_dropping(model: Sentiment) -> Sentiment:
-    model._model.keep_all()
+    model._model.extra = keep_all_tokens(model._model)
     return model
 
 

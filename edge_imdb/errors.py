@@ -13,6 +13,9 @@ top_k is 0: it must be a whole number, 1 or more.
 
 from __future__ import annotations
 
+import inspect
+import sys
+
 
 class EdgeImdbError(Exception):
     """The base class. ``exit_code`` is the exit code of the command line: 2 for wrong usage, otherwise 1."""
@@ -83,3 +86,39 @@ def first_line(error: BaseException) -> str:
     'KeyError'
     """
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def raised_by(error: BaseException, *packages: str) -> bool:
+    """Whether a library that we called raised ``error`` itself, so that it may be translated into one of our errors.
+
+    ``packages`` are the top-level packages whose exception classes the library uses, besides Python's own; without any,
+    every class counts. False for our own errors; for KeyboardInterrupt and SystemExit; for MemoryError, which is not
+    about a file; and for what a signal handler raised while the library ran, such as a time limit (SIGALRM, Celery's
+    SoftTimeLimitExceeded). The caller must raise those again.
+
+    >>> raised_by(ValueError("bad data"), "onnxruntime")
+    True
+    >>> raised_by(KeyboardInterrupt(), "onnxruntime")
+    False
+    """
+    if isinstance(error, (EdgeImdbError, MemoryError)) or _raised_by_signal_handler(error):
+        return False
+    package = type(error).__module__.partition(".")[0]
+    if package == "builtins" or package in sys.stdlib_module_names:
+        return isinstance(error, Exception)
+    return not packages or package in packages
+
+
+def _raised_by_signal_handler(error: BaseException) -> bool:
+    """Whether a function in the traceback was called as a signal handler is: with the frame that it interrupted."""
+    entry = error.__traceback__
+    while entry is not None:
+        frame = entry.tb_frame
+        code = frame.f_code
+        names = code.co_varnames[: code.co_argcount + bool(code.co_flags & inspect.CO_VARARGS)]
+        for value in [frame.f_locals.get(name) for name in names]:
+            arguments = value if isinstance(value, tuple) else (value,)
+            if frame.f_back is not None and any(argument is frame.f_back for argument in arguments):
+                return True
+        entry = entry.tb_next
+    return False

@@ -26,6 +26,7 @@ from edge_imdb.data.text import clean, clean_with_spans
 from edge_imdb.errors import BundleError, GateError, InputError
 from edge_imdb.runtime.bundle import EMBEDDED, GRAPHS, MORE_GRAPHS, WEIGHTS, open_bundle, sha256
 from edge_imdb.tasks.sentiment.attribution import Attribution, Located
+from edge_imdb.tasks.sentiment.graphs import keep_all_tokens
 
 EXAMPLE = "The plot is thin but the leads are charming."
 MARKED_UP = (
@@ -242,7 +243,7 @@ def test_label_and_score_are_those_of_a_call(text: str, options: dict[str, bool]
     found = sentiment.explain(text)
     # An explanation drops no token.
     called = Sentiment(threads=1, **options)
-    called._model.keep_all()
+    called._model.extra = keep_all_tokens(called._model)
     best = called(text)[0]
     assert (found["label"], found["score"]) == (best["label"], pytest.approx(best["score"], abs=1e-12))
     cut = [part for part in found["unread"] if part["why"] == "cut"]

@@ -1,15 +1,23 @@
-"""open_session: ONNX Runtime with the given execution provider and number of threads."""
+"""OnnxRuntime: the executor that runs graphs in ONNX Runtime, with a given execution provider and number of threads."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sys
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BundleError, MissingDependencyError, ProviderError, UsageError, first_line
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BundleError, MissingDependencyError, ProviderError, UsageError, first_line, raised_by
+from .executor import Executor, Feed, Signature
+from .source import Graph
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -178,6 +186,8 @@ def open_session(
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=order)
     except Exception as error:
+        if not raised_by(error, "onnxruntime"):
+            raise
         if chosen == "cpu":
             reason = first_line(error)
             raise BundleError(f"ONNX Runtime can't load {graph} ({reason}): export the bundle again.") from error
@@ -193,3 +203,110 @@ def open_session(
             )
         say("This ONNX Runtime has CUDA but can't start it (driver or libraries are missing): running on the CPU.")
     return session
+
+
+class OnnxRuntime(Executor):
+    """Graphs in ONNX Runtime, each in a session that is opened when it is first needed.
+
+    ``provider`` is ``auto`` or one of PROVIDERS. ``threads`` is the number of threads per text; None means one per
+    physical core that this process may use.
+
+    Raises UsageError or ProviderError; MissingDependencyError if no ONNX Runtime is installed.
+
+    >>> from edge_imdb.runtime.source import Source
+    >>> executor = OnnxRuntime(threads=1)
+    >>> graph = Source("sentiment", None, None).graph("int8")
+    >>> executor.signature(graph).outputs
+    {'logits': [1, 2]}
+    >>> executor.run(graph, {"input_ids": np.array([[101, 2307, 2143, 102]])})["logits"].shape
+    (1, 2)
+    """
+
+    def __init__(self, provider: str = "auto", threads: int | None = None) -> None:
+        self._arguments = (provider, threads)
+        self._asked = provider
+        self.threads = usable_cores() if threads is None else threads
+        self._sessions: dict[Graph, onnxruntime.InferenceSession] = {}
+        self._closed = False
+        self._lock = threading.Lock()
+        _executors.add(self)
+
+    @property
+    def preferred(self) -> str:  # type: ignore[override]
+        """``int8`` on a CPU, ``fp32`` on other hardware."""
+        return "int8" if choose_provider(self._asked) == "cpu" else "fp32"
+
+    @property
+    def provider(self) -> str:  # type: ignore[override]
+        """The execution provider in use, by ONNX Runtime's name; before a graph is open, the one to try first."""
+        for session in list(self._sessions.values()):
+            return str(session.get_providers()[0])
+        return PROVIDERS[choose_provider(self._asked)]
+
+    def signature(self, graph: Graph) -> Signature:
+        session = self._session(graph)
+        inputs, outputs, optional = (
+            {node.name: list(node.shape) for node in nodes}
+            for nodes in (session.get_inputs(), session.get_outputs(), session.get_overridable_initializers())
+        )
+        return Signature(inputs, outputs, optional)
+
+    def run(self, graph: Graph, feed: Feed) -> dict[str, NDArray[np.float32]]:
+        session = self._session(graph)
+        try:
+            results = session.run(None, feed)
+        except Exception as error:
+            if not raised_by(error, "onnxruntime"):
+                raise
+            raise BundleError(
+                f"The graph of {graph.bundle.path} can't read a text of {feed['input_ids'].size} tokens "
+                f"({first_line(error)}): export the bundle again."
+            ) from error
+        return dict(zip([node.name for node in session.get_outputs()], results, strict=True))
+
+    def _session(self, graph: Graph) -> onnxruntime.InferenceSession:
+        session = self._sessions.get(graph)
+        if session is not None:
+            return session
+        with self._lock:
+            if self._closed:
+                raise UsageError("This executor was closed: make a new one.")
+            if graph not in self._sessions:
+                with graph.opening() as (path, weights):
+                    session = open_session(path, self._asked, self.threads, data=weights, optimise=graph.optimise)
+                self._sessions[graph] = session
+            return self._sessions[graph]
+
+    def close(self) -> None:
+        self._closed = True
+        self._sessions = {}
+
+    def leave_behind(self) -> None:
+        """Called in a new child process after a fork. The threads of the sessions don't exist there.
+
+        Closing such a session would wait for its threads for ever. So the sessions are kept and never closed, and the
+        next call opens new ones.
+        """
+        self._lock = threading.Lock()
+        if self.threads == 1:
+            # The only thread is the caller's own.
+            return
+        for session in self._sessions.values():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+        self._sessions = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OnnxRuntime, self._arguments
+
+
+# All executors, so that a child process can repair them after a fork.
+_executors: weakref.WeakSet[OnnxRuntime] = weakref.WeakSet()
+
+
+def _leave_behind() -> None:
+    for executor in list(_executors):
+        executor.leave_behind()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_behind)

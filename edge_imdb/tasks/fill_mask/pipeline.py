@@ -14,6 +14,7 @@ from ...data.inputs import Errors, Text, check_count, check_errors, each, is_one
 from ...data.metrics import softmax
 from ...data.text import SPECIAL, clean
 from ...errors import BlankError, BundleError, InputError, UsageError
+from ...runtime.executor import Executor
 from ...runtime.model import Pipeline
 
 TASK = "fill-mask"
@@ -55,6 +56,7 @@ class FillMask(Pipeline):
         threads: number of threads per text; None means one per physical core that this process may use.
         precision: ``int8``, ``fp32`` or ``auto``. ``auto`` prefers int8 on a CPU and fp32 elsewhere, and takes the
             other one if the bundle has only that.
+        executor: what runs the graphs, instead of ONNX Runtime with ``provider`` and ``threads``.
 
     Raises BundleError, HubError, ProviderError, UsageError or MissingDependencyError.
     """
@@ -67,8 +69,9 @@ class FillMask(Pipeline):
         provider: str = "auto",
         threads: int | None = None,
         precision: str = "auto",
+        executor: Executor | None = None,
     ) -> None:
-        super().__init__(TASK, model, revision, provider, threads, precision, behaviour={})
+        super().__init__(TASK, model, revision, provider, threads, precision, executor, behaviour={})
         self.tokenizer = self._model.tokenizer
         mask = self.tokenizer.token_to_id(MASK)
         words = self.tokenizer.get_vocab_size(with_added_tokens=True)

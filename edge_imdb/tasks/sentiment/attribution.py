@@ -18,7 +18,7 @@ from ...data.text import Spans, clean_with_spans
 if TYPE_CHECKING:
     from ...data.text import ReviewEncoder
 
-# From token ids and subsets of them to the logits and those of the subsets, as Model.run_subsets.
+# From token ids and subsets of them to the logits of the text and of the subsets: run_subsets of a model.
 Run = Callable[[list[int], NDArray[np.float32]], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 # What ends a sentence, but for an abbreviation's dot, and for dots that a small letter follows.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, Literal, TypedDict, cast, overload
 
 import numpy as np
@@ -14,8 +15,10 @@ from ...data.inputs import Errors, Text, check_count, check_errors, each, is_one
 from ...data.metrics import softmax
 from ...data.text import SPECIAL, ReviewEncoder, Truncation
 from ...errors import BundleError, InputError, UsageError
+from ...runtime.executor import Executor
 from ...runtime.model import Pipeline
 from .attribution import Attribution, locate
+from .graphs import keep_all_tokens, run_subsets
 
 TASK = "sentiment"
 _UNSET: Any = object()
@@ -57,6 +60,7 @@ class Sentiment(Pipeline):
             average their logits. There is no early exit then.
         min_score: a text whose best score is lower gets the label ``"unsure"``, with that score; 0 never says so. It
             leaves ``top_k`` and ``probabilities`` as they are.
+        executor: what runs the graphs, instead of ONNX Runtime with ``provider`` and ``threads``.
 
     Raises BundleError, HubError, ProviderError, UsageError or MissingDependencyError.
     """
@@ -72,15 +76,16 @@ class Sentiment(Pipeline):
         exact: bool = False,
         sliding_windows: bool = False,
         min_score: float = 0.0,
+        executor: Executor | None = None,
     ) -> None:
         if isinstance(min_score, bool) or not isinstance(min_score, (int, float)) or not 0 <= min_score <= 1:
             raise UsageError(f"min_score is {min_score!r}: it must be a number from 0 to 1.")
         self._min_score = min_score
         behaviour = {"exact": exact, "sliding_windows": sliding_windows, "min_score": min_score}
-        super().__init__(TASK, model, revision, provider, threads, precision, behaviour)
+        super().__init__(TASK, model, revision, provider, threads, precision, executor, behaviour)
         self._encoder = ReviewEncoder(self._model.tokenizer, self.bundle.truncation, copy=False)
         if exact:
-            self._model.keep_all()
+            self._model.extra = keep_all_tokens(self._model)
         self._sliding_windows = sliding_windows
         self._first = None if exact or sliding_windows else self.bundle.early_exit
         # No cut keeps more ids than this of a review.
@@ -225,7 +230,7 @@ class Sentiment(Pipeline):
         """
         text = text_of(text)
         located = locate(self._encoder, text)
-        found = Attribution(located, self._model.run_subsets, self._encoder.frame)
+        found = Attribution(located, partial(run_subsets, self._model), self._encoder.frame)
         places, temperature, first = list(range(len(located.ids))), self.bundle.temperature, self._first
         if self._sliding_windows:
             scores = softmax(np.mean([found.read(window) for window in self._windows(places)], axis=0), temperature)
