@@ -55,6 +55,7 @@ def test_arguments_arrive() -> None:
         "threads": 2,
         "precision": "int8",
         "provider": "cpu",
+        "executor": None,
     }
     assert pickle.loads(pickle.dumps(Sentiment(**given)))._arguments == given  # type: ignore[arg-type]
 
