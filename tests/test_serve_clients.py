@@ -220,7 +220,7 @@ class TestTruncation:
         # The tokens that are left, given as a text of their own, have the same logits.
         model, most = models["sentiment"], models["sentiment"].bundle.truncation.max_length
         ids = model._tokens(text)[: most - 2]
-        whole = model.logits(model.tokenizer.decode(ids))
+        whole = model.logits(model._model.tokenizer.decode(ids))
         raw = self.scores(app, text, truncation_direction="Right", raw_scores=True)
         assert [raw[label] for label in model.labels] == pytest.approx([float(value) for value in whole], abs=1e-5)
 
@@ -256,7 +256,8 @@ class TestTokenizer:
     def test_without_special_tokens_and_for_several_texts(self, app: InProcess, models: dict[str, Any]) -> None:
         texts = ["great film", "a [MASK]"]
         found = app.post("/tokenize", {"inputs": texts, "add_special_tokens": False}).content
-        expected = [models["fill-mask"].tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+        tokenizer = models["fill-mask"]._model.tokenizer
+        expected = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
         assert [[token["id"] for token in tokens] for tokens in found] == expected
 
     def test_decode_is_the_inverse_and_skips_special_tokens(self, app: InProcess) -> None:
@@ -654,8 +655,14 @@ BODY = b'{"inputs": "great film"}'
         f"POST /predict HTTP/1.1\r\n{HEAD}\r\nContent-Encoding: gzip\r\n"
         f"Content-Length: {len(gzip.compress(BODY, mtime=0))}\r\n\r\n".encode()
         + gzip.compress(BODY, mtime=0),
+        # Java's HttpClient offers HTTP/2 with its first request.
+        f"POST /predict HTTP/1.1\r\n{HEAD}\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+        f"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
+        + BODY,
+        # RFC 9112, section 2.2: old clients send them after a body.
+        f"\r\n\r\nPOST /predict HTTP/1.1\r\n{HEAD}\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY,
     ],
-    ids=["HTTP/1.0", "absolute form", "chunks", "Expect and a percent-encoded path", "gzip"],
+    ids=["HTTP/1.0", "absolute form", "chunks", "Expect and a percent-encoded path", "gzip", "h2c", "empty lines"],
 )
 def test_requests_in_every_form_of_http(server: Server, request_bytes: bytes) -> None:
     received = server.raw(request_bytes)

@@ -54,6 +54,11 @@ class Connection(H11Protocol):
         if self._refused:
             self._answer(429, "The server has too many connections: try again in 1 s.", "retry-after: 1\r\n")
             return
+        if self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
+            # Old clients send an empty line after a body, and servers should ignore it (RFC 9112, section 2.2).
+            data = data.lstrip(b"\r\n")
+            if not data:
+                return
         try:
             super().data_received(data)
         except UnicodeDecodeError:

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,7 +89,10 @@ def serve(options: ServeOptions, limits: Limits) -> None:
     _allow_connections(limits.max_connections)
     state = State(options.tasks, limits)
     server = _Server(options, state, listener)
-    server.run([listener])
+    with warnings.catch_warnings():
+        # A warning may quote a text, which must not get into the log.
+        warnings.simplefilter("ignore")
+        server.run([listener])
     drained = state.work is None or state.work.close(1.0)
     if server.error is not None:
         raise server.error

@@ -25,6 +25,7 @@ from ..tasks.http import (
     texts_of,
     texts_schema,
 )
+from .unlocked import Unlocked
 
 # The name of this work in the queue and in the metrics.
 QUEUE = "tokenizer"
@@ -48,7 +49,8 @@ def tokenize(body: bytes, model: Any, limits: RequestLimits) -> Request:
             refuse_empty("inputs has a text without characters: leave it out.")
         if not encodable(text):
             refuse("inputs has half of a surrogate pair, which is not a character: leave it out.", "Tokenizer")
-    calls = [partial(_tokens, model.tokenizer, text, special) for text in texts]
+    tokenizer = Unlocked(model._model.tokenizer)
+    calls = [partial(_tokens, tokenizer, text, special) for text in texts]
     return Request(calls, _weight(map(len, texts)), list)
 
 
@@ -66,7 +68,7 @@ def decode(body: bytes, model: Any, limits: RequestLimits) -> Request:
         raise RequestError(413, f"ids has {len(rows)} lists: {limits.max_texts} is the most in one request.")
     if longest > limits.max_characters:
         raise RequestError(413, f"ids has a list of {longest} ids: {limits.max_characters} is the most.")
-    tokenizer = model.tokenizer
+    tokenizer = model._model.tokenizer
     size = tokenizer.get_vocab_size(with_added_tokens=True)
     for token in (token for row in rows for token in row):
         if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < size:

@@ -98,11 +98,6 @@ class Sentiment(Pipeline):
                 f"{len(self.bundle.labels)} labels: export the bundle again."
             )
 
-    @property
-    def tokenizer(self) -> Any:
-        """The bundle's tokenizer, which neither cuts nor pads."""
-        return self._encoder._tokenizer
-
     def wrap_tokenizer(self, wrap: Callable[[Any], Any]) -> None:
         """Replace the tokenizer with ``wrap(tokenizer)``."""
         self._encoder._tokenizer = wrap(self._encoder._tokenizer)
