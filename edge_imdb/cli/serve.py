@@ -31,14 +31,14 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen on; one that other machines can reach needs a key.",
+    help="Address to listen on. An address that other machines can reach needs a key.",
 )
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=8000,
     show_default=True,
-    help="Port to listen on; 0 takes a free one.",
+    help="Port to listen on; 0 picks a free port.",
 )
 @click.option("--api-key", envvar="EDGE_IMDB_API_KEY", help="Key that clients must send.  [env: EDGE_IMDB_API_KEY]")
 @click.option("--insecure", is_flag=True, help="Answer other machines even without a key.")
@@ -71,8 +71,8 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
 def serve(tasks: tuple[str, ...], model_options: ModelOptions, limits: Limits, **values: Any) -> None:
     """Serve both models over HTTP, to clients of Hugging Face and text-embeddings-inference.
 
-    Every request is logged on standard error, as one line of JSON without its text. SIGTERM or Ctrl-C lets the requests
-    in flight finish; a second one stops the server at once. The server describes its paths, with examples, at /docs.
+    Every request is logged on standard error, as one line of JSON without its text. After SIGTERM or Ctrl-C the server
+    finishes the requests in flight; a second signal stops it at once. The page at /docs lists the paths with examples.
 
     \b
     edge-imdb serve

@@ -42,7 +42,7 @@ _ELSEWHERE = {
         "This server has no model that generates text: POST a text to /predict to classify it.",
     ),
 }
-# How many of the largest bodies may be in memory at a time.
+# The memory for bodies, as a number of bodies of the largest size.
 _BODIES = 32
 
 

@@ -1,4 +1,4 @@
-"""Limits: what one client, and all clients together, may ask of the server. Each is an option of the command."""
+"""Limits of what a client, and all clients together, may use. The command has an option for every limit."""
 
 from __future__ import annotations
 
@@ -14,9 +14,15 @@ def _limit(default: float, help: str, least: float = 1) -> Any:
 
 @dataclass(frozen=True)
 class Limits:
-    """Sizes are in bytes or characters, times in seconds. Raises UsageError if one is too small."""
+    """Sizes in bytes or characters, and times in seconds. Raises UsageError if a limit is too small.
 
-    max_body: int = _limit(2_000_000, "Largest request body in bytes, and largest answer in characters.")
+    >>> Limits(max_texts=8).max_texts
+    8
+    """
+
+    max_body: int = _limit(
+        2_000_000, "Largest request body in bytes, also after its Content-Encoding, and largest answer in characters."
+    )
     max_characters: int = _limit(100_000, "Longest text, in characters.")
     max_texts: int = _limit(32, "Most texts in one request.")
     max_masks: int = _limit(32, "Most masks in one text.")
@@ -33,6 +39,6 @@ class Limits:
     def __post_init__(self) -> None:
         for limit in fields(self):
             value, least = getattr(self, limit.name), limit.metadata["smallest"]
-            # Not <, because NaN must be refused too.
+            # Not ``value < least``, which is false for NaN.
             if not value >= least:
                 raise UsageError(f"--{limit.name.replace('_', '-')} is {value}: it must be {least:g} or more.")

@@ -1,4 +1,4 @@
-"""Log: one JSON object per line on standard error. Never a review, a query, a key or a header."""
+"""Log: one JSON object per line on standard error, without reviews, queries, keys or headers."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class Log:
         """Write one line, with the time in UTC."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"time": now, "event": event, **values})
-        # A log that nobody reads any more, or a full disk, must not stop the server.
+        # The server goes on if the log's reader is gone or the disk is full.
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
 
     def failure(self, path: str, error: BaseException) -> None:
-        """Write which exception came from where. Its own words may quote a review, so they are left out."""
+        """Write the type of an exception and where it was raised. Its message is left out, as it may quote a review."""
         frames = traceback.extract_tb(error.__traceback__)[-8:]
         where = [f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.name}" for frame in frames]
         self("failure", path=path, error=type(error).__name__, where=where)
 
 
 class Forward(logging.Handler):
-    """uvicorn's own warnings, in our lines."""
+    """Writes uvicorn's own warnings to our log."""
 
     def __init__(self, log: Log) -> None:
         super().__init__(logging.WARNING)

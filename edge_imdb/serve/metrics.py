@@ -1,4 +1,4 @@
-"""Metrics: what /metrics tells Prometheus, in a registry of the server's own."""
+"""Metrics: the counters and gauges that Prometheus reads at /metrics, in a registry of the server's own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Metrics:
     """Requests by path and status, texts by task, seconds of both, and gauges of the queue."""
 
     def __init__(self) -> None:
-        # A second line for every first, with the time at which it was first written.
+        # Disables prometheus_client's ``_created`` series.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -45,30 +45,30 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        # Labels are looked up once; looking them up takes a lock and a hash for every request.
+        # A cache, because looking up labels takes a lock and a hash for every request.
         self._of_request: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def request(self, path: str, status: int, seconds: float) -> None:
-        """Count a request that was answered."""
-        found = self._of_request.get((path, status))
-        if found is None:
-            found = (self._requests.labels(path, str(status)), self._request_seconds.labels(path))
-            self._of_request[path, status] = found
-        found[0].inc()
-        found[1].observe(seconds)
+        """Count an answered request and its seconds."""
+        series = self._of_request.get((path, status))
+        if series is None:
+            series = (self._requests.labels(path, str(status)), self._request_seconds.labels(path))
+            self._of_request[path, status] = series
+        series[0].inc()
+        series[1].observe(seconds)
 
     def refused(self, status: int) -> None:
-        """Count a connection that was answered before it had sent a request."""
+        """Count a connection that was refused before it had sent a request."""
         self._requests.labels("connection", str(status)).inc()
 
     def text(self, task: str, seconds: float) -> None:
-        """Count a text that was worked on."""
+        """Count a text and the seconds that a worker took for it."""
         self._text_seconds.labels(task).observe(seconds)
 
     def gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
-        """Add a gauge that is read when Prometheus asks."""
+        """Add a gauge whose value is computed whenever Prometheus asks."""
         Gauge(f"edge_imdb_{name}", description, registry=self.registry).set_function(value)
 
     def page(self) -> tuple[bytes, str]:
-        """Everything, in Prometheus's text format, and the name of that format."""
+        """All metrics in Prometheus's text format, and the content type of that format."""
         return bytes(generate_latest(self.registry)), str(CONTENT_TYPE_LATEST)

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from .errors import RequestError, error_body
 from .limits import Limits
 
-# Seconds for a client to read why its connection is closed.
+# Seconds that a client has to read an error before its connection is closed.
 _LINGER = 0.5
 
 
@@ -110,7 +110,7 @@ class Connection(H11Protocol):
             self._await(None)
 
     def _await(self, what: str | None) -> None:
-        """Start the deadline for ``what``, unless it runs already; None ends it."""
+        """Start the deadline for ``what``, unless it is already running. None cancels the deadline."""
         if what == self._awaited:
             return
         self._awaited = what
@@ -134,7 +134,7 @@ class Connection(H11Protocol):
             self._answer(408, f"The {what} took longer than {limit:g} s: send the whole request at once.")
 
     def _answer(self, status: int, sentence: str, header: str = "") -> None:
-        """Write an error past h11, and close as soon as the client does, or after a moment."""
+        """Write an error without h11, and close the connection when the client does, or after ``_LINGER``."""
         if self._answered or self.transport.is_closing():
             return
         self._answered = True
@@ -161,5 +161,5 @@ class Connection(H11Protocol):
 
 
 def connection_class(limits: Limits, refused: Callable[[int], None]) -> type[Connection]:
-    """The protocol for uvicorn's Config, with these limits. ``refused`` gets the status of every error sent here."""
+    """The protocol class for uvicorn's Config, with these limits. ``refused`` gets the status of every refusal."""
     return type("Connection", (Connection,), {"limits": limits, "refused": staticmethod(refused)})

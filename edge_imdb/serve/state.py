@@ -1,4 +1,4 @@
-"""State: what the parts of a running server share: its models, its queue, its limits, and whether it takes requests."""
+"""State: the models, the queue, the limits and the phase of a running server, which its parts share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .work import Work
 
 @dataclass
 class State:
-    """Made empty; ``run`` fills in the models and the queue, and says when the server drains."""
+    """Starts without models and queue. ``run`` adds them, and sets ``stopping`` and ``draining``."""
 
     tasks: tuple[str, ...]
     limits: Limits
@@ -22,10 +22,11 @@ class State:
     # The open models by task.
     models: dict[str, Any] = field(default_factory=dict)
     work: Work | None = None
-    # From the first signal on /health says 503; soon after, new requests get it too.
+    # ``stopping`` is set at the first signal: /health answers 503. ``draining`` is set a moment later: every new
+    # request gets 503.
     stopping: bool = False
     draining: bool = False
-    # Requests that are being answered, and the bytes of bodies that they hold.
+    # The number of requests in flight, and the bytes of the bodies that they have in memory.
     active: int = 0
     buffered: int = 0
 

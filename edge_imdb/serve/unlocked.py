@@ -7,11 +7,11 @@ from typing import Any
 
 
 class Unlocked:
-    """``tokenizer`` with another ``encode``.
+    """``tokenizer`` with an ``encode`` that releases Python's lock (the GIL).
 
-    tokenizers holds Python's lock in ``encode``, 90 ms for a text of 100,000 characters, in which the server could
-    neither answer /health nor start the next text on another core; in ``encode_batch`` it doesn't. That one would start
-    threads of its own, so they are turned off for this process.
+    The library holds the lock during ``encode``: for 90 ms if a text has 100,000 characters. Meanwhile the server
+    could neither answer /health nor start the next text on another core. ``encode_batch`` releases the lock, but would
+    start threads of its own, so those are turned off for this process.
     """
 
     def __init__(self, tokenizer: Any) -> None:

@@ -1,4 +1,4 @@
-"""Work: the queue of texts, the threads that work on them, and the rate by which it says how long the wait is."""
+"""Work: the queue of texts, its worker threads, and the measured rate that predicts how long a request waits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from .errors import ClientGone, RequestError
 
-# The share of the newest text in the mean seconds of a text.
+# The weight of the newest text in the moving average of the seconds per text.
 _SHARE = 0.05
 
 Call = Callable[[], Any]
@@ -25,20 +25,21 @@ class Job:
     def __init__(self, task: str, calls: Sequence[Call], weight: float, future: asyncio.Future[list[Any]]) -> None:
         self.task = task
         self.calls = calls
-        # Each text's share of the request's weight, in texts.
+        # The weight of a single text, in texts of mean length.
         self.weight = weight / len(calls)
         self.results: list[Any] = [None] * len(calls)
         self.waiting = self.unfinished = len(calls)
         self.future = future
-        # The index of the text that ended it, if one did.
+        # The index of the text whose error ended the job.
         self.failed = 0
 
 
 class Work:
-    """A bounded queue for all tasks and ``workers`` threads that serve it, first come, first served.
+    """A bounded queue for all tasks, and ``workers`` threads that take texts from it in order of arrival.
 
-    Made and called in the event loop's thread. Texts are counted, each as the mean seconds of a text of its task: a
-    request is taken if the queue, with its texts, takes at most ``max_wait`` seconds, or if nothing is queued.
+    Must be created and called in the event loop's thread. The length of the queue is measured in seconds: the texts of
+    every task count as the mean seconds of a text of that task. A request is accepted if the queue including its own
+    texts takes at most ``max_wait`` seconds, or if the queue is empty.
 
     Arguments:
         seconds: mean seconds of a text of each task, as measured before the first request.
@@ -55,27 +56,27 @@ class Work:
         self.workers = workers
         self.max_wait = max_wait
         self.seconds = dict(seconds)
-        # Texts that wait or run, by task, in texts of mean length.
+        # By task: the texts that wait or run, in texts of mean length.
         self.texts = dict.fromkeys(seconds, 0.0)
         self.jobs: set[Job] = set()
         self._observe = observe
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[tuple[Job, int] | None] = SimpleQueue()
-        # Between a worker that takes a text and a client that goes away.
+        # Protects a job from a worker that takes its text while the client's disconnect cancels it.
         self._lock = threading.Lock()
         self.running = 0
-        # Daemons, so that a second signal needn't wait for them.
+        # Daemon threads, so that a second signal can end the process at once.
         self._threads = [threading.Thread(target=self._work, name=f"worker {n}", daemon=True) for n in range(workers)]
         for thread in self._threads:
             thread.start()
 
     @property
     def wait(self) -> float:
-        """Seconds until what is queued is done, at the measured rate."""
+        """Seconds until the queue is empty, at the measured rate."""
         return sum(count * self.seconds[task] for task, count in self.texts.items()) / self.workers
 
     def refusal(self, task: str, weight: float = 1) -> RequestError | None:
-        """The 429 for that many texts of ``task``, or None if there is room for them now."""
+        """The error 429 if ``weight`` texts of ``task`` would wait too long; None if there is room for them."""
         if not self.jobs:
             return None
         wait = self.wait + weight * self.seconds[task] / self.workers
@@ -85,7 +86,7 @@ class Work:
         return RequestError(429, f"The server is busy: try again in {seconds} s.", seconds)
 
     def submit(self, task: str, calls: Sequence[Call], weight: float) -> Job:
-        """Queue the texts of one request, which count as ``weight`` texts. Raises RequestError 429 if it is full."""
+        """Queue the texts of a request as ``weight`` texts. Raises RequestError 429 if the queue is full."""
         refused = self.refusal(task, weight)
         if refused is not None:
             raise refused
@@ -97,20 +98,20 @@ class Work:
         return job
 
     def cancel(self, job: Job, reason: BaseException | None = None) -> None:
-        """Forget what of a job hasn't begun: it never runs. A text that runs can't be stopped, and is waited for."""
+        """Drop the texts of a job that haven't started. A text that is running can't be stopped and runs to its end."""
         with self._lock:
             count, job.waiting = job.waiting, 0
             job.calls = ()
         self._count(job, count)
         if not job.future.done():
             job.future.set_exception(reason or ClientGone())
-            # Not every job is still awaited.
+            # Marks the exception as seen, since nobody may await this job any more.
             job.future.exception()
 
     def close(self, timeout: float) -> bool:
-        """End the workers, and wait for them ``timeout`` seconds. What is queued never runs. False if one still runs.
+        """Drop the queue, end the workers and wait ``timeout`` seconds for them. False if a worker still runs.
 
-        For a program that ends: one must not end while a thread is within ONNX Runtime.
+        A program must not exit normally while a thread is inside ONNX Runtime.
         """
         for job in list(self.jobs):
             self.cancel(job)
@@ -139,7 +140,7 @@ class Work:
             seconds = time.perf_counter() - start
             with self._lock:
                 self.running -= 1
-            # The loop is closed only when the program ends.
+            # The loop is closed only while the program exits.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._done, job, index, result, error, seconds)
             del item, job, call, result, error
@@ -158,11 +159,11 @@ class Work:
             self.cancel(job, error)
 
     def _count(self, job: Job, texts: int) -> None:
-        """Count so many texts of a job as done."""
+        """Count ``texts`` texts of a job as done."""
         job.unfinished -= texts
         self.texts[job.task] -= texts * job.weight
         if not job.unfinished:
             self.jobs.discard(job)
         if not self.jobs:
-            # What adding and subtracting fractions leaves.
+            # Removes the rounding error of adding and subtracting fractions.
             self.texts = dict.fromkeys(self.texts, 0.0)
