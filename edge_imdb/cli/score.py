@@ -70,9 +70,9 @@ def score(
 ) -> None:
     """Label whole data sets, and continue after an interruption.
 
-    Each INPUT is a .csv, .tsv, .jsonl, .json, .parquet or .txt file of any size, also with .gz or .zst, or a folder of
-    such files; - is standard input. Every column is kept; label, score and error are added. To continue after Ctrl-C or
-    a kill, run the same command again. Exit code 3 means that all is done, but some rows have an error.
+    Each INPUT is a .csv, .tsv, .jsonl, .json, .parquet or .txt file of any size, also with .gz or .zst, a folder of
+    such files, or a pipe; - is standard input. Every column is kept; label, score and error are added. To continue
+    after Ctrl-C or a kill, run the same command again. Exit code 3 means that all is done, but some rows have an error.
 
     \b
     edge-imdb score reviews/*.parquet --column text --output labelled/

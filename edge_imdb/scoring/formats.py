@@ -1,4 +1,4 @@
-"""encode, tally and join: parts as Parquet, CSV, TSV or JSON Lines, and one file of them all."""
+"""encode, tally and join: parts as Parquet, CSV, TSV or JSON Lines, and a single file made of all parts."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import contextlib
 import csv
 import io
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
-FORMATS = ("parquet", "csv", "tsv", "jsonl")
+from ..data.tables import csv_line
+from ..data.tables.arrow_values import python_values, without_nan
+
+OUTPUT_FORMATS = ("parquet", "csv", "tsv", "jsonl")
 SUFFIXES = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 # Bytes of columns in memory that make a row group when parts are joined.
@@ -26,22 +28,25 @@ def encode(table: Any, kind: str) -> bytes:
         sink = io.BytesIO()
         parquet.write_table(_combined(table), sink, compression="zstd")
         return sink.getvalue()
-    rows = table.to_pylist()
     raw = {one.name for one in table.schema if one.metadata and one.metadata.get(b"edge_imdb") == b"json"}
-    text = io.StringIO()
+    names = table.column_names
+    columns = [python_values(column) for column in table.columns]
+    text = io.StringIO(newline="")
     if kind == "jsonl":
-        for row in rows:
-            shown = {
-                name: json.loads(value) if name in raw and value is not None else _plain(value)
-                for name, value in row.items()
-            }
-            text.write(json.dumps(shown, ensure_ascii=False, allow_nan=True) + "\n")
+        columns = [_from_json(values) if name in raw else values for name, values in zip(names, columns, strict=True)]
+        for row in zip(*columns, strict=True):
+            # NaN and the infinities are no JSON.
+            shown = without_nan(dict(zip(names, row, strict=True)))
+            text.write(json.dumps(shown, ensure_ascii=False, allow_nan=False) + "\n")
     else:
-        writer = csv.writer(text, delimiter=_DELIMITERS[kind], lineterminator="\n")
-        writer.writerow(table.column_names)
-        for row in rows:
-            writer.writerow([_cell(value) for value in row.values()])
+        text.write(csv_line(names, _DELIMITERS[kind]))
+        for row in zip(*columns, strict=True):
+            text.write(csv_line([_cell(value) for value in row], _DELIMITERS[kind]))
     return text.getvalue().encode("utf-8")
+
+
+def _from_json(values: list[Any]) -> list[Any]:
+    return [None if value is None else json.loads(value) for value in values]
 
 
 def _combined(table: Any) -> Any:
@@ -49,26 +54,13 @@ def _combined(table: Any) -> Any:
     return table.combine_chunks()
 
 
-def _plain(value: Any) -> Any:
-    """What JSON can hold: a date as ISO 8601, bytes and anything else as text."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
-
-
 def _cell(value: Any) -> Any:
-    value = _plain(value)
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
+    if isinstance(value, (dict, list)):
+        return json.dumps(without_nan(value), ensure_ascii=False, allow_nan=False)
+    # NaN is the only value that differs from itself.
+    return None if value != value else value
 
 
 def tally(data: bytes, kind: str, label: str | None, error: str) -> tuple[Counter[str], int]:
@@ -82,6 +74,8 @@ def tally(data: bytes, kind: str, label: str | None, error: str) -> tuple[Counte
     elif kind == "jsonl":
         rows = (tuple(json.loads(line)[name] for name in names) for line in io.BytesIO(data))
     else:
+        # The default limit is 128 KiB per field, and a review may be longer.
+        csv.field_size_limit(2**31 - 1)
         reader = csv.DictReader(io.StringIO(data.decode("utf-8"), newline=""), delimiter=_DELIMITERS[kind])
         rows = (tuple(row[name] for name in names) for row in reader)
     labels: Counter[str] = Counter()
@@ -102,19 +96,15 @@ def join(parts: Sequence[str], get: Callable[[str], bytes], target: IO[bytes], k
     with _packed(target, packed) as file:
         for number, name in enumerate(parts):
             data = get(name)
-            # The names of the columns stand in every part, and once in the whole.
+            # Every part begins with a header, and the joined file has only the first.
             file.write(data[header:] if number else data)
             if not number and kind in _DELIMITERS:
                 header = _header_length(data, _DELIMITERS[kind])
 
 
 def _header_length(data: bytes, delimiter: str) -> int:
-    text = io.StringIO(data.decode("utf-8"), newline="")
-    lines = iter(text.readline, "")
-    names = next(csv.reader(lines, delimiter=delimiter))
-    again = io.StringIO()
-    csv.writer(again, delimiter=delimiter, lineterminator="\n").writerow(names)
-    return len(again.getvalue().encode("utf-8"))
+    names = next(csv.reader(io.StringIO(data.decode("utf-8"), newline=""), delimiter=delimiter))
+    return len(csv_line(names, delimiter).encode("utf-8"))
 
 
 def _join_parquet(parts: Sequence[str], get: Callable[[str], bytes], target: IO[bytes]) -> None:

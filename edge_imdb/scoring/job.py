@@ -6,26 +6,27 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Unpack
+from typing import IO, Any, Protocol, Unpack
 
-from ..data.tables import PREFIX, require
+from ..data.tables import COMPRESSIONS, PREFIX, extensions, require
 from ..errors import InputError, OutputError, UsageError
 from ..runtime.session import usable_cores
 from ..tasks import DEFAULT_TASK
 from . import formats
 from . import job_record as manifest
-from .inputs import COMPRESSIONS, Block, Reader, Source, find_inputs, schema_of, survey
+from .inputs import Block, Reader, Source, find_inputs, schema_of, survey
 from .job_record import Manifest
 from .labels import Labeller, Options, Outcome, with_outcomes
 from .local import Local
 from .options import JobOptions, ScoreArguments, sort_arguments
-from .storage import File, Store, alive, exists, host, is_url, open_store, spooled
+from .storage import File, Store, alive, base_name, exists, host, is_stream, is_url, open_store, spooled, trimmed
 
 PARTS_SUFFIX = ".parts"
 _PROGRESS = "_progress.json"
@@ -33,6 +34,8 @@ _PROGRESS = "_progress.json"
 _TICK = 0.5
 _SPAN = 30.0
 _STILL = 15.0
+# An extension that names a kind of file, and not a version or a date.
+_EXTENSION = re.compile(r"\.[a-z][a-z0-9_]{1,9}")
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -81,7 +84,7 @@ def score(
 
     Arguments:
         inputs: files, folders or fsspec's addresses: CSV, TSV, JSON Lines, JSON array, Parquet or text, all but Parquet
-            also .gz or .zst; ``-`` is standard input.
+            also .gz or .zst; folders of them, pipes; ``-`` is standard input.
         output: a file by its name (.parquet, .csv, .tsv, .jsonl; all but Parquet also .gz or .zst), else a folder of
             parts, which are Parquet or ``output_format``.
         task: ``sentiment`` adds the columns ``label`` and ``score``; ``fill-mask`` adds ``fills``, for each mask the
@@ -102,6 +105,7 @@ def score(
         prefix: prefix of the added columns' names; None means no prefix, or ``predicted_`` if the input already has
             one of the names.
         input_format, output_format: None takes the format from the extension, for a folder of parts Parquet.
+        delimiter: delimiter of CSV and TSV inputs; None means a comma in CSV and a tab in TSV.
         strict: stop at the first bad row, instead of writing it with its error.
         overwrite: replace what another job wrote to ``output``.
         ray: ``auto``, ``local`` or the address of a Ray cluster; None labels on this machine.
@@ -121,7 +125,7 @@ def score(
     names = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     target = find_target(os.fspath(output), job.output_format)
     with contextlib.ExitStack() as stack:
-        sources = _sources([os.fspath(name) for name in names], target, job.input_format, say, stack)
+        sources = _sources([os.fspath(name) for name in names], target, job, say, stack)
         store = open_store(target.parts)
         stack.enter_context(store.writing())
         stack.callback(_tidy, store)
@@ -177,22 +181,37 @@ def score(
 
 
 def _sources(
-    names: list[str],
+    names: Sequence[str],
     target: Target,
-    input_format: str | None,
+    job: JobOptions,
     say: Callable[[str], None] | None,
     stack: contextlib.ExitStack,
 ) -> list[Source]:
-    """The inputs; standard input is copied to a file until ``stack`` is closed. Raises UsageError or InputError."""
-    if "-" not in names:
-        _check_apart(names, target)
-        return find_inputs(names, input_format)
-    if len(names) > 1:
+    """The input files. Pipes are copied to a file until ``stack`` is closed, because every input is read twice."""
+    input_format = job.input_format
+    if "-" in names and len(names) > 1:
         raise UsageError("- is standard input: leave the other inputs out.")
-    if say is not None:
-        say("Standard input can't be read twice: to continue after an interruption, pipe the same data again.")
-    file = stack.enter_context(spooled(sys.stdin.buffer))
-    return find_inputs([File(str(file.name), "standard input")], input_format or "text")
+    _check_apart([name for name in names if name != "-"], target)
+    if say is not None and any(name == "-" or is_stream(name) for name in names):
+        say("A pipe can't be read twice: to continue after an interruption, pipe the same data again.")
+    given: list[str | File] = []
+    for name in names:
+        if name == "-":
+            given.append(stack.enter_context(spooled(sys.stdin.buffer, "standard input")))
+            input_format = input_format or "text"
+        elif is_stream(name):
+            with _opened(name) as stream:
+                given.append(stack.enter_context(spooled(stream, name)))
+        else:
+            given.append(name)
+    return find_inputs(given, input_format, job.delimiter, say)
+
+
+def _opened(name: str) -> IO[bytes]:
+    try:
+        return Path(name).open("rb")
+    except OSError as error:
+        raise InputError(f"{name} can't be read ({error.strerror}): check its permissions.") from None
 
 
 def _earlier(store: Store, target: Target, overwrite: bool) -> Manifest | None:
@@ -243,56 +262,59 @@ def _engine(labeller: Labeller, job: JobOptions, say: Callable[[str], None] | No
 def _check_apart(inputs: Sequence[str], target: Target) -> None:
     """The output must not be inside an input, because the next run would read it."""
     for name in inputs:
-        for place in filter(None, (target.parts, target.file)):
-            if is_url(name) or is_url(place):
-                inside = f"{place}/".startswith(f"{name.rstrip('/')}/")
+        for path in filter(None, (target.parts, target.file)):
+            if is_url(name) or is_url(path):
+                inside = f"{path}/".startswith(f"{name.rstrip('/')}/")
             else:
-                inside = Path(place).resolve().is_relative_to(Path(name).resolve())
+                inside = Path(path).resolve().is_relative_to(Path(name).resolve())
             if inside:
-                raise UsageError(f"The output {place} is inside the input {name}: choose another place.")
+                raise UsageError(f"The output {path} is inside the input {name}: choose another path.")
 
 
 def find_target(output: str, output_format: str | None = None) -> Target:
-    """Where ``output`` leads, by its name. Raises UsageError for a kind of file that isn't written."""
-    if output_format is not None and output_format not in formats.FORMATS:
-        raise UsageError(f"There is no output format {output_format!r}: use {', '.join(formats.FORMATS)}.")
-    trimmed = output.rstrip("/")
-    if not trimmed:
+    """Where ``output`` leads, by its name. Raises UsageError for a kind of file that isn't written.
+
+    >>> find_target("labelled.csv.gz").format, find_target("labelled/").format
+    ('csv', 'parquet')
+    """
+    if output_format is not None and output_format not in formats.OUTPUT_FORMATS:
+        raise UsageError(f"There is no output format {output_format!r}: use {', '.join(formats.OUTPUT_FORMATS)}.")
+    if output in ("-", "/dev/stdout") or is_stream(output):
+        raise UsageError(
+            f"The output is {output}, but score writes files, so that it can continue after an interruption: give a "
+            "file or a folder, or use edge-imdb predict --json for standard output."
+        )
+    name = trimmed(output)
+    if not name:
         raise UsageError("Give a file or a folder to write to with --output.")
-    stem, compression = trimmed, None
-    for suffix, kind in COMPRESSIONS.items():
-        if trimmed.lower().endswith(suffix):
-            stem, compression = trimmed[: -len(suffix)], kind
-    base = stem.rsplit("/", 1)[-1]
-    suffix = "." + base.rsplit(".", 1)[-1].lower() if "." in base[1:] else ""
-    if output.endswith("/") or (suffix not in formats.SUFFIXES and compression is None) or exists(trimmed) == "folder":
-        if suffix in (".json", ".txt", ".xlsx", ".xls", ".feather", ".arrow") and exists(trimmed) != "folder":
+    suffix, packed = extensions(base_name(name))
+    folder = name != output or exists(name) == "folder"
+    if not folder and suffix in formats.SUFFIXES and not (packed and suffix == ".parquet"):
+        kind = formats.SUFFIXES[suffix]
+        if output_format not in (None, kind):
             raise UsageError(
-                f"{output} has an extension that can't be written: use .parquet, .csv, .tsv or .jsonl, or a folder."
+                f"{output} is {kind} by its name, but --output-format is {output_format}: leave --output-format out."
             )
-        return Target(trimmed, None, output_format or "parquet", None)
-    if suffix not in formats.SUFFIXES or (compression and suffix == ".parquet"):
+        return Target(name + PARTS_SUFFIX, name, kind, COMPRESSIONS.get(packed))
+    # .v2 may well be a folder's name, and .2024 too, but a folder named out.csv.bz2 is what nobody wants.
+    if not folder and (packed or _EXTENSION.fullmatch(suffix)):
         raise UsageError(
-            f"{output} has an extension that can't be written: use .parquet, or .csv, .tsv, .jsonl with .gz or .zst."
+            f"{output} has an extension that can't be written: use .parquet, or .csv, .tsv, .jsonl with or without .gz "
+            "or .zst; for a folder of parts put a / behind its name."
         )
-    kind = formats.SUFFIXES[suffix]
-    if output_format not in (None, kind):
-        raise UsageError(
-            f"{output} is {kind} by its name, but --output-format is {output_format}: leave --output-format out."
-        )
-    return Target(trimmed + PARTS_SUFFIX, trimmed, kind, compression)
+    return Target(name, None, output_format or "parquet", None)
 
 
 def _check_free(store: Store, target: Target, old: Manifest | None, overwrite: bool) -> None:
     """Raise OutputError if something would be lost that no job of ours wrote, or wrote and finished."""
     if old is None and (others := sorted(store.names() - {_PROGRESS, manifest.NAME})):
         raise OutputError(
-            f"{store.name} contains files that are not parts of a job ({others[0]}): choose another place."
+            f"{store.name} contains files that are not parts of a job ({others[0]}): choose another path."
         )
     if target.file is not None and old is None and exists(target.file) and not overwrite:
-        raise OutputError(f"{target.file} already exists: use --overwrite to replace it, or choose another place.")
+        raise OutputError(f"{target.file} already exists: use --overwrite to replace it, or choose another path.")
     if target.file is not None and exists(target.file) == "folder":
-        raise OutputError(f"{target.file} is a folder: choose another place.")
+        raise OutputError(f"{target.file} is a folder: choose another path.")
 
 
 def _clear(store: Store) -> None:
@@ -445,11 +467,11 @@ def status(output: str | os.PathLike[str]) -> dict[str, Any]:
 
     ``rows`` counts the rows of finished parts, which can't be lost any more. Raises OutputError if there is no job.
     """
-    name = os.fspath(output).rstrip("/")
-    for place in (name, name + PARTS_SUFFIX):
-        if exists(place) == "file":
+    name = trimmed(os.fspath(output))
+    for path in (name, name + PARTS_SUFFIX):
+        if exists(path) == "file":
             continue
-        store = open_store(place)
+        store = open_store(path)
         job = manifest.read(store)
         if job is not None:
             break

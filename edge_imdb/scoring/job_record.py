@@ -46,6 +46,10 @@ class Manifest:
             found.append(f"there were {len(ours)} input files, now {len(theirs)}")
         else:
             for mine, its in zip(ours, theirs, strict=True):
+                if mine.get("delimiter") != its.get("delimiter"):
+                    found.append(f"the delimiter of {its['name']} is another")
+                if mine.get("partitions", {}) != its.get("partitions", {}):
+                    found.append(f"the folders of {its['name']} name other columns or values")
                 keys = ("bytes", "sha256", "format", "compression")
                 if any(mine[key] != its[key] for key in keys):
                     same = mine["name"] == its["name"]
@@ -84,5 +88,5 @@ def read(store: Store) -> Manifest | None:
 
 def describe(sources: Sequence[Source]) -> list[dict[str, Any]]:
     """The entries of ``inputs``."""
-    names = ("name", "format", "compression", "bytes", "sha256", "rows", "columns")
+    names = ("name", "format", "compression", "delimiter", "bytes", "sha256", "rows", "columns", "partitions")
     return [{name: getattr(source, name) for name in names} for source in sources]

@@ -6,11 +6,13 @@ import os
 from dataclasses import dataclass, fields
 from typing import Any, TypedDict
 
+from ..data.tables import INPUT_FORMATS
 from ..errors import UsageError
 from ..options import option
 from ..runtime.options import RuntimeOptions
 from ..tasks import TASKS
 from ..tasks.rows import row_options
+from .formats import OUTPUT_FORMATS
 from .labels import Options
 
 # A core labels this many reviews in some ten seconds: that much work is lost by a kill.
@@ -28,12 +30,11 @@ class JobOptions:
     column: str = option("text", "Column that holds the texts.")
     input_format: str | None = option(
         None,
-        "Format of the inputs.  [default: by their extension; text for standard input]",
-        ("csv", "tsv", "jsonl", "json", "parquet", "text"),
+        "Format of the inputs.  [default: by their extension; without one, text]",
+        tuple(dict.fromkeys(INPUT_FORMATS.values())),
     )
-    output_format: str | None = option(
-        None, "Format of the parts in a folder.  [default: parquet]", ("parquet", "csv", "tsv", "jsonl")
-    )
+    delimiter: str | None = option(None, "Delimiter of .csv and .tsv inputs.  [default: comma for .csv, tab for .tsv]")
+    output_format: str | None = option(None, "Format of the parts in a folder.  [default: parquet]", OUTPUT_FORMATS)
     prefix: str | None = option(None, "Prefix of the added columns.  [default: predicted_ if a name is taken]")
     part_rows: int = option(PART_ROWS, "Rows per part. After a kill, unfinished parts are labelled again.", least=1)
     workers: int | None = option(
@@ -57,6 +58,7 @@ class ScoreArguments(TypedDict, total=False):
 
     column: str
     input_format: str | None
+    delimiter: str | None
     output_format: str | None
     prefix: str | None
     part_rows: int

@@ -1,4 +1,4 @@
-"""File, glob, Store: where inputs lie and outputs go: a disk, or an object store that fsspec knows (s3://, gs://, …).
+"""File, glob, Store: inputs and outputs on a disk, or in an object store that fsspec knows (s3://, gs://, …).
 
 A file of a store appears whole or not at all. On a disk that takes a temporary file, fsync and rename; an object store
 makes an object visible when its upload is complete, so there nothing is renamed.
@@ -9,17 +9,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
+import stat
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..data.tables import require
+from ..data.tables import files_below, hidden, require
 from ..errors import InputError, MissingDependencyError, OutputError, first_line
 from ..output import discard, locked, sync_folder, whole_file
 
@@ -62,8 +64,11 @@ class File:
         return [status.st_size, status.st_mtime_ns]
 
 
-def glob(name: str) -> tuple[list[File], bool]:
-    """The file ``name``, or the files below the folder ``name`` in the order of their names; and if it is a folder."""
+def glob(name: str, say: Callable[[str], None] | None = None) -> tuple[list[File], bool]:
+    """The file ``name``, or the files below the folder ``name`` in the order of their paths; and if it is a folder.
+
+    Hidden files and folders are left out, as ``data.tables.folders.hidden`` says.
+    """
     if is_url(name):
         with _remote(name):
             system, path = _system(name)
@@ -72,18 +77,51 @@ def glob(name: str) -> tuple[list[File], bool]:
             found = sorted(system.find(path))
             if not found:
                 raise InputError(f"There is no file or folder {name}: check the address.")
-            return [File(system.unstrip_protocol(each)) for each in found], True
+            below = [each for each in found if not any(map(hidden, each[len(path) :].strip("/").split("/")))]
+            return [File(system.unstrip_protocol(each)) for each in below], True
     folder = Path(name)
     if folder.is_dir():
-        return [File(str(each)) for each in sorted(folder.rglob("*")) if each.is_file()], True
+        return [File(str(each)) for each in files_below(folder, say)], True
     if not folder.exists():
         raise InputError(f"There is no file or folder {name}: check the path.")
     return [File(name)], False
 
 
 def is_url(name: str) -> bool:
-    """Whether ``name`` is for fsspec to find."""
+    """Whether ``name`` is an address that fsspec opens.
+
+    >>> is_url("s3://bucket/reviews.csv"), is_url("reviews.csv")
+    (True, False)
+    """
     return "://" in name
+
+
+def same_file(name: str) -> str:
+    """The same string for every name of one file: ``a.csv``, ``./a.csv`` and a link to it.
+
+    >>> same_file("a.csv") == same_file("./a.csv")
+    True
+    """
+    return name if is_url(name) else os.path.normcase(os.path.realpath(name))
+
+
+def base_name(name: str, flavour: Any = os.path) -> str:
+    r"""The last part of an address or of a path as this system writes paths.
+
+    >>> import ntpath
+    >>> base_name("s3://bucket/out.csv"), base_name("C:\\data\\out.csv", ntpath)
+    ('out.csv', 'out.csv')
+    """
+    return name.rsplit("/", 1)[-1] if is_url(name) else str(flavour.basename(name))
+
+
+def trimmed(name: str, flavour: Any = os.path) -> str:
+    """``name`` without the separators at its end; the end tells that it is a folder.
+
+    >>> trimmed("labelled/")
+    'labelled'
+    """
+    return name.rstrip("/" if is_url(name) else "/" + (flavour.sep if flavour.sep == "\\" else ""))
 
 
 def _system(name: str) -> tuple[Any, str]:
@@ -350,18 +388,35 @@ class _Objects(Store):
                 self._system.rm(self._path, recursive=True)
 
 
-def upload(file: IO[bytes], target: IO[bytes]) -> None:
-    """Copy a stream block by block."""
-    while chunk := file.read(_BLOCK):
-        target.write(chunk)
+@contextlib.contextmanager
+def spooled(stream: IO[bytes], shown: str) -> Iterator[File]:
+    """A copy of a stream on this machine's disk that can be read twice; it is removed when the block ends.
+
+    The copy is closed before it is read, because Windows opens no file a second time. Raises OutputError if the disk is
+    full.
+    """
+    with tempfile.TemporaryDirectory(prefix="edge-imdb-") as folder:
+        path = Path(folder, "spooled")
+        try:
+            with path.open("wb") as copy:
+                shutil.copyfileobj(stream, copy, _BLOCK)
+        except OSError as error:
+            raise OutputError(
+                f"{shown} can't be copied to {folder} ({error.strerror}): free space there, or set TMPDIR to another "
+                "folder."
+            ) from None
+        yield File(str(path), shown)
 
 
-def spooled(stream: IO[bytes]) -> IO[bytes]:
-    """Standard input as a temporary file of this machine, which can be read twice and is gone when it is closed."""
-    file = tempfile.NamedTemporaryFile(prefix="edge-imdb-stdin-", buffering=_BLOCK)  # noqa: SIM115
-    upload(stream, file)
-    file.flush()
-    return file  # type: ignore[return-value]
+def is_stream(name: str) -> bool:
+    """Whether a path is a pipe or a device, which can be read only once: /dev/stdin, a FIFO, ``<(…)``."""
+    if is_url(name):
+        return False
+    try:
+        mode = Path(name).stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def host() -> dict[str, Any]:
