@@ -52,8 +52,8 @@ def test_arrays_series_and_tuples_give_a_list(sentiment: Sentiment) -> None:
     assert sentiment(np.array(TEXTS[0])) == expected[:1]
 
 
-def test_what_has_only_items_gives_a_list(sentiment: Sentiment) -> None:
-    """As a PyTorch Dataset, which a pipeline takes too."""
+def test_a_class_with_items_by_index_gives_an_iterator(sentiment: Sentiment) -> None:
+    """Like a PyTorch Dataset, whose results come one at a time in a pipeline too."""
 
     class Items:
         def __len__(self) -> int:
@@ -62,7 +62,9 @@ def test_what_has_only_items_gives_a_list(sentiment: Sentiment) -> None:
         def __getitem__(self, index: int) -> dict[str, str]:
             return {"text": TEXTS[index]}
 
-    assert sentiment(Items()) == sentiment(TEXTS)  # type: ignore[call-overload]
+    results = sentiment(Items())
+    assert iter(results) is results and len(results) == len(TEXTS)  # type: ignore[arg-type]
+    assert list(results) == sentiment(TEXTS)
 
 
 def test_arrays_of_pyarrow_have_texts_and_nulls(sentiment: Sentiment) -> None:
@@ -131,7 +133,7 @@ def test_a_bad_row_costs_only_itself_with_errors_null(sentiment: Sentiment) -> N
 def test_a_table_is_refused_because_its_column_is_wanted(sentiment: Sentiment) -> None:
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     frame = pandas.DataFrame({"text": TEXTS})
-    with pytest.raises(InputError, match=r"give the one with the texts, as in frame\['text'\]"):
+    with pytest.raises(InputError, match=r"pass the text column, as in frame\['text'\]"):
         sentiment(frame)
     assert sentiment(frame["text"]) == sentiment(TEXTS)
 

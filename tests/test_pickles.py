@@ -43,7 +43,7 @@ def test_a_pickle_is_small(kind: type[Any]) -> None:
 @pytest.mark.parametrize("kind", [kind for kind, _ in KINDS])
 def test_every_argument_of_the_constructor_is_pickled(kind: type[Any]) -> None:
     """An argument that is added and forgotten would be lost on its way to another process."""
-    expected = set(inspect.signature(kind).parameters) - {"model", "revision"}
+    expected = set(inspect.signature(kind).parameters) - {"model", "revision", "unsupported"}
     assert set(kind(threads=1)._arguments) == expected
 
 
@@ -56,8 +56,17 @@ def test_arguments_arrive() -> None:
         "precision": "int8",
         "provider": "cpu",
         "executor": None,
+        "top_k": None,
+        "function_to_apply": "sigmoid",
+        "truncation": "only_first",
+        "max_length": 64,
+        "batch_size": 2,
     }
-    assert pickle.loads(pickle.dumps(Sentiment(**given)))._arguments == given  # type: ignore[arg-type]
+    model = Sentiment(**given)  # type: ignore[arg-type]
+    arguments = pickle.loads(pickle.dumps(model))._arguments
+    assert arguments == model._arguments and given.items() <= arguments.items()
+    assert pickle.loads(pickle.dumps(Sentiment(threads=1)))("great film") == Sentiment()("great film")
+    assert pickle.loads(pickle.dumps(Sentiment(device=-1, threads=1)))._arguments["provider"] == "cpu"
 
 
 def test_a_relative_folder_arrives_whatever_the_working_directory(

@@ -84,7 +84,7 @@ def test_a_module_imports_only_rooms_that_it_may(module: str) -> None:
 
 
 def test_imports_are_found_at_the_top_of_a_module_and_inside_its_functions() -> None:
-    assert {"edge_imdb.runtime.model", "edge_imdb.errors"} <= set(
+    assert {"edge_imdb.data.metrics", "edge_imdb.errors"} <= set(
         imports("edge_imdb.tasks.sentiment.pipeline", MODULES["edge_imdb.tasks.sentiment.pipeline"])
     )
     task = "edge_imdb.tasks.sentiment"

@@ -11,6 +11,7 @@ import gzip
 import json
 import signal
 import threading
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -182,6 +183,7 @@ class TestSchemas:
             ({"targets": [], "top_k": 2}, 2),
             ({"targets": ["film", "movie"]}, 2),
             ({"targets": ["film", "movie"], "top_k": 1.0}, 1),
+            ({"targets": ["unwatchable", "great"]}, 2),
             ({"top_k": None, "targets": None}, 5),
             ({"tokenizer_kwargs": {"truncation": True}}, 5),
         ],
@@ -191,6 +193,18 @@ class TestSchemas:
         found = app.post("/models/fill-mask", body)
         assert (found.status, len(found.content)) == (200, count)
         is_valid(HUGGING_FACE["fill-mask output"], found.content)
+
+    def test_a_target_of_several_pieces_is_named_in_a_header(self, app: InProcess) -> None:
+        body = {"inputs": MASKED, "parameters": {"targets": ["unwatchable", "gr\u00f6\u00dflich", "great"], "seed": 1}}
+        with warnings.catch_warnings():
+            # The words of clients don't belong in the server's log.
+            warnings.simplefilter("error")
+            found = app.post("/models/fill-mask", body)
+        assert found.status == 200 and "great" in [fill["token_str"] for fill in found.content]
+        ignored, targets = found.headers["x-warning"].split("; ")
+        assert ignored == 'Ignored parameters: "seed"'
+        assert "'unwatchable' is not in the vocabulary: using its first word piece, 'un'." in targets
+        assert "'gr\\xf6\\xdflich'" in targets
 
     def test_ignored_parameters_are_named_in_a_header(self, app: InProcess) -> None:
         found = app.post("/", {"inputs": "a", "parameters": {"seed": 1, "top_k": 1, "größe\r\nx: y": 2, "null": None}})

@@ -71,7 +71,7 @@ WRONG_BODIES: dict[str, tuple[str, bytes]] = {
     "masks as entities": ("/models/fill-mask", dumped({"inputs": "&#91;MASK] " * 33})),
     "targets a number": ("/models/fill-mask", dumped({"inputs": "[MASK]", "parameters": {"targets": 1}})),
     "targets a list of lists": ("/models/fill-mask", dumped({"inputs": "[MASK]", "parameters": {"targets": [[]]}})),
-    "targets two words": ("/models/fill-mask", dumped({"inputs": "[MASK]", "parameters": {"targets": ["a b"]}})),
+    "targets without a word": ("/models/fill-mask", dumped({"inputs": "[MASK]", "parameters": {"targets": [""]}})),
     "targets half a character": (
         "/models/fill-mask",
         b'{"inputs": "[MASK]", "parameters": {"targets": ["\\ud800"]}}',

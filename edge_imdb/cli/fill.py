@@ -79,6 +79,12 @@ def fill(
     if workers > 1 and model_options.threads is None:
         model_options = dataclasses.replace(model_options, threads=1)
     fill_mask: FillMask = model_options.open(TASK.name)
+    if words is not None:
+        found_targets = fill_mask.target_ids(words)
+        for note in found_targets.notes:
+            click.echo(note, err=True)
+        # The tokens themselves, so that the pipeline doesn't warn once more.
+        words = fill_mask.tokenizer.convert_ids_to_tokens(found_targets.ids)
 
     def fills(text: str) -> list[Any]:
         found: list[Any] = fill_mask(text, top_k=top_k, targets=words, joint=joint, beams=beams)

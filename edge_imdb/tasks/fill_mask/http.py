@@ -33,6 +33,8 @@ TOP_K = 5
 # English that fills the 512 tokens which the model reads at once has about 2,000 characters. A longer text whose masks
 # are far apart needs a run for each group of them.
 _WINDOW = 1500
+# Characters of targets that are tokenised before the request is queued.
+_TARGETS = 10_000
 _MASKED = "The cast was good, and so was the script, but the [MASK] was dull."
 
 
@@ -57,6 +59,7 @@ def fill_mask(body: bytes, model: FillMask, limits: RequestLimits) -> Request:
                 "targets has a word with half of a surrogate pair, which is not a character: leave it out.", "Tokenizer"
             )
         top_k = min(top_k, len(targets))
+        warning = "; ".join(filter(None, [warning, _target_notes(model, targets)])) or None
     weight, size = 0, 0
     for text in texts:
         masks = clean(text).count(MASK)
@@ -73,8 +76,27 @@ def fill_mask(body: bytes, model: FillMask, limits: RequestLimits) -> Request:
             f"The answer would have {size} characters, because each word comes with its whole text: "
             f"ask for fewer words or send a shorter text; {limits.max_body} is the most.",
         )
-    calls = [partial(model, text, top_k=top_k, targets=targets) for text in texts]
+    calls = [partial(_fill, model, text, top_k, targets) for text in texts]
     return Request(calls, weight, first if single else list, warning)
+
+
+def _target_notes(model: FillMask, targets: list[str]) -> str:
+    """The sentences about replaced targets, as ASCII. Raises UsageError if no target is left.
+
+    Many targets are tokenised only by the worker, because the server answers no other request meanwhile.
+    """
+    if sum(map(len, targets)) > _TARGETS:
+        return ""
+    notes = model.target_ids(targets).notes
+    more = f" and {len(notes) - 3} more." if len(notes) > 3 else ""
+    return " ".join(notes[:3]).encode("ascii", "backslashreplace").decode() + more
+
+
+def _fill(model: FillMask, text: str, top_k: int, targets: list[str] | None) -> Any:
+    """The answer for one text. The client gets the warnings about targets, so the server's log doesn't."""
+    if targets is not None:
+        targets = model.tokenizer.convert_ids_to_tokens(model.target_ids(targets).ids)
+    return model(text, top_k=top_k, targets=targets)
 
 
 def _describe(limits: RequestLimits) -> Description:
@@ -82,7 +104,8 @@ def _describe(limits: RequestLimits) -> Description:
     parameters = {
         "top_k": {"type": ["integer", "null"], "minimum": 1, "default": TOP_K},
         "targets": {
-            "description": "The words to choose from, each one token of the vocabulary.",
+            "description": "The words to choose from. A word that is not in the vocabulary is replaced with its first "
+            "word piece, and the header x-warning says so.",
             "oneOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}, {"type": "null"}],
         },
     }
