@@ -35,6 +35,7 @@ from ..data.splits import fingerprint, sample
 from ..data.text import ReviewEncoder, Truncation, clean
 from ..edge_graph.schedule import Schedule
 from ..errors import DataError, UsageError
+from ..runtime.torch_device import computes_bf16
 from .base import (
     check_vocabulary,
     classifies,
@@ -51,7 +52,7 @@ from .encoders import freeze_embeddings
 from .energy import EnergyMeter
 from .options import SentimentOptions, hyperparameters
 from .progress import ProgressBar, RunLog, Steps, StopIfDiverged, check_finite, read_log
-from .runs import Run, computes_bf16, described, fingerprint_of, has_accelerator, open_run, setting
+from .runs import Run, described, fingerprint_of, has_accelerator, open_run, setting
 
 TASK = "sentiment"
 # A validation log loss over this share of the log loss of a guess means that the run has learnt next to nothing.

@@ -33,12 +33,15 @@ class ModelOptions(RuntimeOptions):
         path, reason = find_bundle(task, self.model, local=True)
         return path if reason == "./models" else self.model
 
-    def folder(self, task: str) -> str | os.PathLike[str] | None:
-        """Like ``location``, for a job that needs the whole bundle: a repository is fetched to a folder first."""
-        from ..runtime.hub import fetch_bundle, is_repository
+    def folder(self, task: str, teachers: bool = False) -> str | os.PathLike[str] | None:
+        """Like ``location``, for a job that needs the whole bundle: a repository is fetched to a folder first.
+
+        With ``teachers`` a repository may also have a checkpoint of transformers instead of a bundle.
+        """
+        from ..runtime.hub import fetch_bundle, fetch_bundle_or_checkpoint, is_repository
 
         if isinstance(self.model, str) and is_repository(self.model):
-            return fetch_bundle(self.model, task, self.revision)
+            return (fetch_bundle_or_checkpoint if teachers else fetch_bundle)(self.model, task, self.revision)
         if self.revision is not None:
             raise UsageError(
                 f"--revision is {self.revision}, but --model is not a Hub repository: leave --revision out."

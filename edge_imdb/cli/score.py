@@ -74,10 +74,14 @@ def score(
     such files, or a pipe; - is standard input. Every column is kept; label, score and error are added. To continue
     after Ctrl-C or a kill, run the same command again. Exit code 3 means that all is done, but some rows have an error.
 
+    --model also takes a teacher: the folder or the Hub id of any classifier of transformers that has safetensors. It
+    runs in PyTorch, on a GPU if there is one, and needs the extra teacher.
+
     \b
     edge-imdb score reviews/*.parquet --column text --output labelled/
     edge-imdb score reviews.csv.gz --output labelled.csv
     edge-imdb score reviews.jsonl --output labelled/ --ray auto
+    edge-imdb score reviews.jsonl --output labelled/ --model teachers/roberta --all-scores
     edge-imdb score --status labelled/
     """
     from .. import scoring
@@ -100,7 +104,7 @@ def score(
             task=task,
             report=line.report,
             say=say,
-            model=model_options.folder(task),
+            model=model_options.folder(task, teachers=True),
             provider=model_options.provider,
             precision=model_options.precision,
             **vars(job),

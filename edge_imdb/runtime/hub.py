@@ -6,6 +6,7 @@ Written for huggingface_hub 0.36 to 2.x.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,9 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 # Seconds until a Hub that doesn't answer is taken for unreachable.
 _TIMEOUT = 10
 _ENDPOINT = "https://huggingface.co"
+# A checkpoint of transformers.
+CONFIG = "config.json"
+CHECKPOINT_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -81,6 +85,44 @@ def fetch_bundle(repository: str, task: str, revision: str | None = None) -> Pat
     for name in open_bundle(folder, task).files:
         fetch(repository, name, folder.name)
     return folder
+
+
+def fetch_bundle_or_checkpoint(repository: str, task: str, revision: str | None = None) -> Path:
+    """``fetch_bundle`` or, for a repository without edge.json, ``fetch_checkpoint``. Raises HubError, BundleError."""
+    from huggingface_hub import errors
+
+    try:
+        fetch(repository, MANIFEST, revision)
+    except HubError as error:
+        # LocalEntryNotFoundError is one too: offline, the cache may have the checkpoint and can't have the manifest.
+        if not isinstance(error.__cause__, errors.EntryNotFoundError):
+            raise
+        return fetch_checkpoint(repository, revision)
+    return fetch_bundle(repository, task, revision)
+
+
+def fetch_checkpoint(repository: str, revision: str | None = None) -> Path:
+    """The folder of a repository's checkpoint in the local cache: its JSON, safetensors and tokenizer. Raises HubError.
+
+    Neither code nor weights of another format are downloaded, and nothing of the repository's subfolders.
+    """
+    from huggingface_hub import constants, errors, snapshot_download
+
+    folder = fetch(repository, CONFIG, revision).parent
+    download = functools.partial(
+        snapshot_download,
+        repository,
+        revision=folder.name,
+        allow_patterns=list(CHECKPOINT_FILES),
+        ignore_patterns=["*/*"],
+    )
+    with _errors(repository, "the checkpoint", revision):
+        try:
+            return Path(str(download(local_files_only=constants.HF_HUB_OFFLINE)))
+        except (errors.HfHubHTTPError, OSError) as error:
+            if isinstance(error, (errors.RepositoryNotFoundError, errors.LocalEntryNotFoundError)):
+                raise
+            return Path(str(download(local_files_only=True)))
 
 
 def check_access(repository: str) -> None:

@@ -27,6 +27,7 @@ from .labels import Labeller, Options, Outcome, with_outcomes
 from .local import Local
 from .options import JobOptions, ScoreArguments, sort_arguments
 from .storage import File, Store, alive, base_name, exists, host, is_stream, is_url, open_store, spooled, trimmed
+from .teacher import TeacherLabeller, open_labeller
 
 PARTS_SUFFIX = ".parts"
 _PROGRESS = "_progress.json"
@@ -93,11 +94,15 @@ def score(
             ``seconds_left``, ``parts``, ``of``, ``errors``, ``phase``.
         say: called with each message for a person.
         column: the column of the texts, by default ``text``. A text file has only that column.
-        model, provider, precision: as for the pipeline of the task.
+        model, provider, precision: as for the pipeline of the task. ``model`` may also be the folder of a teacher: any
+            sequence classifier of transformers, with safetensors. It runs in PyTorch, on a GPU if there is one.
         exact, sliding_windows: sentiment: as for ``Sentiment``.
         explain: sentiment: add the column ``words``: this many words, those with the largest weights first, with their
             weights as in ``Sentiment.explain``, which also gives the score then; a list of structs, in CSV as JSON.
         min_score: sentiment: a row with a lower score, from 0 to 1, gets the label ``unsure``.
+        all_scores: sentiment: add the probability of every label: the column ``scores``, a struct, in Parquet and JSON
+            Lines; a column ``score_LABEL`` for each label in CSV and TSV.
+        temperature: for a teacher: its logits are divided by this number.
         top_k: fill-mask: the number of words for each mask, by default 5.
         workers: number of texts at a time; None means one per core. With ``ray``, the number of actors; None means one
             less than the free CPUs.
@@ -135,8 +140,11 @@ def score(
         if not rows:
             raise InputError(f"{', '.join(map(str, names))} has no rows: give at least one text.")
         schema = schema_of(sources, job.column)
-        added = _added(options, schema.names, job.prefix)
-        labeller = Labeller(options)
+        # Checked first with the names that are known without a model, which may take a minute to open.
+        _added(options.columns, schema.names, job.prefix)
+        labeller = open_labeller(options)
+        labels = labeller.labels
+        added = _added(options.columns_for(labels, target.format), schema.names, job.prefix)
         record = Manifest(
             inputs=manifest.describe(sources),
             column=job.column,
@@ -157,7 +165,7 @@ def score(
             stack.callback(reader.close)
             stack.callback(engine.close)
             for number, block, outcomes in _label(record, missing, reader, engine, job.strict, progress):
-                table = with_outcomes(block.table, outcomes, options, added)
+                table = with_outcomes(block.table, outcomes, options, added, labels, target.format)
                 store.put(record.parts[number], formats.encode(table, target.format))
                 tally.add(outcomes)
                 progress.written()
@@ -250,13 +258,13 @@ def _begin(store: Store, old: Manifest | None, record: Manifest, overwrite: bool
         record.write(store)
 
 
-def _engine(labeller: Labeller, job: JobOptions, say: Callable[[str], None] | None) -> Engine:
+def _engine(labeller: Labeller | TeacherLabeller, job: JobOptions, say: Callable[[str], None] | None) -> Engine:
     """Label on this machine, or on a Ray cluster."""
     if job.ray is None:
-        return Local(labeller, job.workers or usable_cores() or os.cpu_count() or 1)
+        return Local(labeller, job.workers or usable_cores() or os.cpu_count() or 1, job.part_rows)
     from .on_ray import OnRay
 
-    return OnRay(job.ray, labeller.options, labeller.identity(), job.workers, say)
+    return OnRay(job.ray, labeller.options, labeller.identity(), job.workers, say, labeller.window, job.part_rows)
 
 
 def _check_apart(inputs: Sequence[str], target: Target) -> None:
@@ -324,10 +332,10 @@ def _clear(store: Store) -> None:
             store.remove(name)
 
 
-def _added(options: Options, names: Sequence[str], prefix: str | None) -> tuple[str, ...]:
-    """The names of the added columns. Raises UsageError if the input has one of them."""
-    chosen = prefix if prefix is not None else PREFIX if set(names) & set(options.columns) else ""
-    added = tuple(chosen + name for name in options.columns)
+def _added(columns: Sequence[str], names: Sequence[str], prefix: str | None) -> tuple[str, ...]:
+    """The names of the added ``columns``, with a prefix. Raises UsageError if the input has one of them."""
+    chosen = prefix if prefix is not None else PREFIX if set(names) & set(columns) else ""
+    added = tuple(chosen + name for name in columns)
     double = sorted(set(names) & set(added))
     if double:
         raise UsageError(f"The input already has a column {double[0]!r}: choose other names with --prefix.")

@@ -47,9 +47,16 @@ class Options:
         """The names of the added columns, without a prefix."""
         return (*self.rows.columns, ERROR)
 
+    def columns_for(self, labels: Sequence[str], format: str) -> tuple[str, ...]:
+        """``columns`` in a table of ``format``, for a model with ``labels``."""
+        return (*self.rows.columns_for(labels, format), ERROR)
+
 
 class Labeller:
     """An open model that turns a text into an Outcome. It raises no error for a text. Many threads can share it."""
+
+    # Texts are labelled one by one. See TeacherLabeller.
+    window: int | None = None
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -66,6 +73,15 @@ class Labeller:
             return Outcome(self.options.rows.row(self._model, text), None)
         except (InputError, BundleError) as error:
             return Outcome(None, str(error))
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels of a classifier; none for another task."""
+        return list(getattr(self._model, "labels", ()))
+
+    def label_all(self, texts: Sequence[str | None]) -> list[Outcome]:
+        """An outcome for each text."""
+        return [self(text) for text in texts]
 
     def identity(self) -> dict[str, Any]:
         """What must be the same on every machine and in every run that labels parts of a job."""
@@ -93,10 +109,10 @@ def bundle_files(options: Options) -> dict[str, bytes]:
     }
 
 
-def versions() -> dict[str, str]:
+def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
     """The installed versions of the packages that decide the bytes of the output."""
     found = {}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -104,13 +120,13 @@ def versions() -> dict[str, str]:
     return found
 
 
-def with_outcomes(table: Any, outcomes: Sequence[Outcome], options: Options, names: Sequence[str]) -> Any:
-    """``table`` with the columns ``names`` added, which are ``options.columns`` with a prefix."""
+def with_outcomes(
+    table: Any, outcomes: Sequence[Outcome], options: Options, names: Sequence[str], labels: Sequence[str], format: str
+) -> Any:
+    """``table`` with the columns ``names`` added: ``options.columns_for(labels, format)`` with a prefix."""
     import pyarrow
 
-    kinds = options.rows.kinds()
-    values = [outcome.value or (None,) * len(kinds) for outcome in outcomes]
-    added = [pyarrow.array([value[at] for value in values], kind) for at, kind in enumerate(kinds)]
+    added = options.rows.arrays([outcome.value for outcome in outcomes], labels, format)
     added.append(pyarrow.array([outcome.error for outcome in outcomes], pyarrow.string()))
     for name, column in zip(names, added, strict=True):
         table = table.append_column(name, column)

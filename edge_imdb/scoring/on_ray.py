@@ -14,7 +14,7 @@ import socket
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ from ..data.tables import require
 from ..errors import BundleError, EdgeImdbError, MissingDependencyError, OutputError, UsageError, first_line
 from ..output import locked, staging
 from ..runtime.bundle import find_bundle
-from .labels import Labeller, Options, Outcome, bundle_files, bundle_sha256
+from .labels import Options, Outcome, bundle_files, bundle_sha256
+from .local import windows
+from .teacher import is_teacher, open_labeller, teacher_files, teacher_sha256
 
 # Texts per call: half a second of work, so that all actors end together and a lost one loses little.
 _CHUNK = 32
@@ -57,7 +59,10 @@ class OnRay:
         identity: dict[str, Any],
         workers: int | None,
         say: Callable[[str], None] | None,
+        window: int | None = None,
+        part_rows: int = 1,
     ) -> None:
+        self._window, self._part_rows = window, part_rows
         try:
             ray = require("ray", "ray", "--ray")
         except MissingDependencyError:
@@ -83,19 +88,21 @@ class OnRay:
                     f"There is no Ray cluster at {address!r} ({reason}): start one with `ray start --head`, give its "
                     "address, or use --ray local."
                 ) from None
-        free = int(ray.available_resources().get("CPU", 0))
-        count = workers or max(free - 1, 1)
+        resources = ray.available_resources()
+        gpus = gpus_of_actor(window, resources)
+        free = int(resources["GPU"]) if gpus else int(resources.get("CPU", 0)) - 1
+        count = workers or max(free, 1)
         # In a list, so that Ray hands on the reference: who has the bundle already doesn't fetch it.
         # Held here as long as actors may be started again.
-        self._bundle = bundle = [ray.put(bundle_files(options))]
-        actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=0)(_Actor)
+        self._bundle = bundle = [ray.put(model_files(options))]
+        actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=0)(_Actor)
         self._actors = [actor.remote(options, identity, bundle) for _ in range(count)]
 
     def map(self, texts: Iterable[str | None]) -> Iterator[Outcome]:
         """Raises EdgeImdbError if no actor can load the model, or if the same texts end one actor after another."""
         ray = self._ray
         actor_error, task_error = ray.exceptions.RayActorError, ray.exceptions.RayTaskError
-        source = iter(texts)
+        chunks = chunked(texts, self._window, self._part_rows)
         again: deque[_Chunk] = deque()
         flying: dict[Any, tuple[int, _Chunk]] = {}
         starting = {actor.ready.remote(): index for index, actor in enumerate(self._actors)}
@@ -108,8 +115,8 @@ class OnRay:
                 if again:
                     chunk = again.popleft()
                 elif not ended and issued - told < _AHEAD * len(self._actors):
-                    some = list(itertools.islice(source, _CHUNK))
-                    if not some:
+                    some = next(chunks, None)
+                    if some is None:
                         ended = True
                         break
                     chunk, issued = _Chunk(issued, some), issued + 1
@@ -166,6 +173,41 @@ class OnRay:
             self._ray.shutdown()
 
 
+def chunked(texts: Iterable[str | None], window: int | None, part_rows: int) -> Iterator[list[str | None]]:
+    """The texts of each call: ``window`` of them for a teacher, which batches them, and 32 for a bundle.
+
+    >>> [len(chunk) for chunk in chunked(["Fine."] * 70, None, 40)]
+    [32, 32, 6]
+    >>> [len(chunk) for chunk in chunked(["Fine."] * 70, 30, 40)]
+    [30, 10, 30]
+    """
+    source = iter(texts)
+    return windows(source, part_rows, window) if window else iter(lambda: list(itertools.islice(source, _CHUNK)), [])
+
+
+def gpus_of_actor(window: int | None, resources: Mapping[str, float]) -> int:
+    """GPUs for each actor: 1 for a teacher if the cluster has a free GPU, otherwise 0.
+
+    >>> gpus_of_actor(256, {"CPU": 8.0, "GPU": 2.0}), gpus_of_actor(256, {"CPU": 8.0})
+    (1, 0)
+    >>> gpus_of_actor(None, {"CPU": 8.0, "GPU": 2.0})
+    0
+    """
+    return int(window is not None and resources.get("GPU", 0) >= 1)
+
+
+def model_files(options: Options) -> dict[str, bytes]:
+    """Every file of the bundle or the teacher that ``options`` name, by its name."""
+    if options.runtime.model is not None and is_teacher(folder := Path(options.runtime.model)):
+        return {path.name: path.read_bytes() for path in teacher_files(folder)}
+    return bundle_files(options)
+
+
+def model_sha256(folder: Path) -> str:
+    """The hash of a bundle or of a teacher."""
+    return teacher_sha256(folder) if is_teacher(folder) else bundle_sha256(folder)
+
+
 def _knock(address: str) -> None:
     """Raise OSError at once if nobody listens at HOST:PORT: Ray would try for half a minute."""
     host, _, port = address.rpartition(":")
@@ -190,14 +232,14 @@ class _Actor:
         wanted = identity["bundle"]
         path = find_bundle(options.task, options.runtime.model)[0]
         try:
-            here = bundle_sha256(path) == wanted
+            here = model_sha256(path) == wanted
         except (OSError, ValueError, KeyError):
             here = False
         if not here:
             folder = str(_unpacked(wanted, lambda: ray.get(bundle[0])))
             options = replace(options, runtime=replace(options.runtime, model=folder))
-        self._label = Labeller(options)
-        mine = self._label.identity()
+        self._labeller = open_labeller(options)
+        mine = self._labeller.identity()
         if mine != identity:
             differ = [key for key in identity if mine.get(key) != identity[key]]
             raise BundleError(
@@ -209,7 +251,7 @@ class _Actor:
         pass
 
     def label(self, texts: list[str | None]) -> list[tuple[Any, str | None]]:
-        return [tuple(self._label(text)) for text in texts]  # type: ignore[misc]
+        return [tuple(outcome) for outcome in self._labeller.label_all(texts)]  # type: ignore[misc]
 
 
 def _unpacked(sha256: str, fetch: Callable[[], dict[str, bytes]]) -> Path:

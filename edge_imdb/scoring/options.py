@@ -73,6 +73,8 @@ class ScoreArguments(TypedDict, total=False):
     sliding_windows: bool
     explain: int | None
     min_score: float
+    all_scores: bool
+    temperature: float
     top_k: int
 
 

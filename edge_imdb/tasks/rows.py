@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -33,6 +33,18 @@ class RowOptions(ABC):
     @abstractmethod
     def kinds(self) -> list[Any]:
         """The Arrow types of the added columns. Needs pyarrow."""
+
+    def columns_for(self, labels: Sequence[str], format: str) -> tuple[str, ...]:
+        """``columns`` in a table of ``format`` (parquet, csv, tsv or jsonl), for a model with ``labels``."""
+        return self.columns
+
+    def arrays(self, values: Sequence[tuple[Any, ...] | None], labels: Sequence[str], format: str) -> list[Any]:
+        """The Arrow arrays of ``columns_for``. ``values`` has the result of ``row`` for each text, or None."""
+        import pyarrow
+
+        kinds = self.kinds()
+        rows = [value or (None,) * len(kinds) for value in values]
+        return [pyarrow.array([row[at] for row in rows], kind) for at, kind in enumerate(kinds)]
 
     @abstractmethod
     def row(self, model: Any, text: str) -> tuple[Any, ...]:
