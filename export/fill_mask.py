@@ -15,6 +15,8 @@ from ..data.corpus import load_texts
 from ..data.masking import EVALUATION_LENGTH, Vocabulary, evaluation_batches, join_chunks
 from ..data.splits import sample
 from ..errors import GateError
+from ..runtime.options import RuntimeOptions
+from ..tasks import TASKS
 from ..tasks.fill_mask.figures import evaluate_fill_mask
 from ..tasks.fill_mask.pipeline import MASK, TASK, FillMask
 from .exporter import CALIBRATION, Exporter, Figures
@@ -34,7 +36,8 @@ class FillMaskExporter(Exporter[FillMask]):
         return texts.validation
 
     def open(self, folder: Path, precision: str, exact: bool = False) -> FillMask:
-        return FillMask(folder, provider="cpu", precision=precision)
+        model: FillMask = TASKS[self.name].open(RuntimeOptions(folder, provider="cpu", precision=precision))
+        return model
 
     def behaviour(self, folder: Path) -> dict[str, Any]:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

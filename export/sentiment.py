@@ -18,6 +18,8 @@ from ..data.splits import sample
 from ..edge_graph.schedule import Schedule
 from ..errors import GateError
 from ..runtime.behaviour import EarlyExit
+from ..runtime.options import RuntimeOptions
+from ..tasks import TASKS
 from ..tasks.sentiment.figures import evaluate_sentiment
 from ..tasks.sentiment.pipeline import TASK, Sentiment
 from .early_exit import choose_early_exit
@@ -45,7 +47,10 @@ class SentimentExporter(Exporter[Sentiment]):
         return corpus.validation.texts
 
     def open(self, folder: Path, precision: str, exact: bool = False) -> Sentiment:
-        return Sentiment(folder, provider="cpu", precision=precision, exact=exact)
+        model: Sentiment = TASKS[self.name].open(
+            RuntimeOptions(folder, provider="cpu", precision=precision), exact=exact
+        )
+        return model
 
     @property
     def schedule(self) -> Schedule | None:

@@ -18,7 +18,7 @@ ROOMS = {
     "data": {"files"},
     "runtime": {"files", "data"},
     "tasks": {"files", "data", "runtime"},
-    "edge_graph": {"files", "data", "runtime"},
+    "edge_graph": {"files", "data", "runtime", "tasks"},
     "train": {"files", "data", "runtime", "tasks", "edge_graph"},
     "export": {"files", "data", "runtime", "tasks", "edge_graph"},
     "scoring": {"files", "data", "runtime", "tasks"},

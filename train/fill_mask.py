@@ -86,16 +86,16 @@ class AtRows(torch.nn.Module):
         return logits
 
 
-def train_fill_mask(options: FillMaskOptions, say: Callable[[str], None] = lambda line: None) -> Path:
-    """Train as ``options`` say and return the finished folder, ``options.output/fill-mask``.
+def train_fill_mask(options: FillMaskOptions, say: Callable[[str], None] = lambda line: None, task: str = TASK) -> Path:
+    """Train a model of ``task`` as ``options`` say and return the finished folder, ``options.output/TASK``.
 
-    Until it is finished, everything is in ``fill-mask.partial`` beside it, which ``options.resume`` continues. ``say``
+    Until it is finished, everything is in ``TASK.partial`` beside it, which ``options.resume`` continues. ``say``
     gets one line for each fact worth showing. With ``accelerate launch`` every process calls this.
 
     Raises UsageError, InputError, DataError, BaseModelError, HubError, OutputError, DivergedError.
     """
     options.check()
-    with open_run(TASK, options, say, _last_checkpoint) as run:
+    with open_run(task, options, say, _last_checkpoint) as run:
         _train(options, run)
         return run.target
 

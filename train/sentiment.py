@@ -65,10 +65,11 @@ def train_sentiment(
     options: SentimentOptions,
     say: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int], None] | None = None,
+    task: str = TASK,
 ) -> Path:
-    """Train as ``options`` say and return the finished folder, ``options.output/sentiment``.
+    """Train a classifier for ``task`` as ``options`` say and return the finished folder, ``options.output/TASK``.
 
-    Until it is finished, everything is in ``sentiment.partial`` beside it, which ``options.resume`` continues. ``say``
+    Until it is finished, everything is in ``TASK.partial`` beside it, which ``options.resume`` continues. ``say``
     gets one line for each fact worth showing. ``progress(step, steps)`` is called after each step, by the main process;
     without it a bar is drawn. With ``accelerate launch`` every process calls this.
 
@@ -79,7 +80,7 @@ def train_sentiment(
     PosixPath('runs/sentiment')
     """
     options.check()
-    with open_run(TASK, options, say, _last_checkpoint) as run:
+    with open_run(task, options, say, _last_checkpoint) as run:
         _train(options, run, progress)
         return run.target
 

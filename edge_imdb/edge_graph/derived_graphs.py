@@ -12,6 +12,8 @@ from pathlib import Path
 import onnx
 
 from ..runtime.bundle import GRAPHS, MANIFEST, MORE_GRAPHS, WEIGHTS, open_bundle, seal, sha256
+from ..tasks import TASKS
+from ..tasks.task import CLASSIFIER
 from .batch import write_batch
 from .subsets import write_subsets
 
@@ -29,7 +31,7 @@ def add_graphs(folder: Path, task: str) -> None:
     edge = folder / GRAPHS["int8"]
     _rename_weights(edge, folder / WEIGHTS)
     write_batch(edge, folder / MORE_GRAPHS["batch"])
-    if task == "sentiment":
+    if TASKS[task].head == CLASSIFIER:
         write_subsets(edge, folder / MORE_GRAPHS["explain"])
     path = folder / _CONFIG
     config = {**json.loads(path.read_text(encoding="utf-8")), "transformers.js_config": _TRANSFORMERS_JS}

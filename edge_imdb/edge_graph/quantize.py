@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..tasks import TASKS
+from ..tasks.task import VOCABULARY
 from .targets import TARGETS
 
 Floats = NDArray[np.float32]
@@ -40,7 +42,7 @@ def recipe_of(task: str, target: str) -> dict[str, Any]:
         "outliers": {"scaled_to": OUTLIER, "of": "the median channel", "inputs": ["ffn.lin1", "ffn.lin2"]},
         "attention": {"weights": "fp32", "order": "fixed", "largest_scores": f"within {REACH:g} by the keys' bias"},
     }
-    if task == "fill-mask":
+    if TASKS[task].head == VOCABULARY:
         recipe["head"] = {"rows": "[MASK]", "activations": "uint8 of 7 bits, a scale a row", "transform": "fp32"}
     return recipe
 

@@ -36,7 +36,7 @@ def checkpoint_of(base: str) -> Iterator[str]:
     try:
         task = json.loads(Path(base, MANIFEST).read_text(encoding="utf-8"))["task"]
     except (ValueError, TypeError, KeyError, RecursionError):
-        task = "sentiment"  # open_bundle will say what is wrong with the manifest.
+        task = None  # open_bundle raises the error about the manifest.
     bundle = open_bundle(Path(base), task)
     if "int8" not in bundle.graphs:
         raise BaseModelError(f"The bundle {base} has no int8 graph: give the run that it was exported from.")

@@ -43,6 +43,8 @@ from safetensors.numpy import load_file
 
 from ..errors import GateError, UsageError
 from ..runtime.bundle import DATA_SUFFIX, KEPT_SHARES
+from ..tasks import TASKS
+from ..tasks.task import CLASSIFIER
 from .attention import guarded, layer, layer_at
 from .builder import GraphBuilder
 from .calibrate import calibrate
@@ -71,7 +73,7 @@ def write_edge(
     ``calibration`` has texts, as token ids, that show which channels are outliers and how large attention scores get.
     Without them no channel is treated as an outlier, and every layer subtracts its largest scores.
 
-    With a ``schedule``, which is for sentiment alone, tokens are dropped from layer to layer. The graph then has a
+    With a ``schedule``, which is for classifiers, tokens are dropped from layer to layer. The graph then has a
     second input, ``kept_shares``, fp32, *shape:* ``(layers - 1,)``, which may be left out: with ones in it, all tokens
     stay.
 
@@ -87,8 +89,8 @@ def write_edge(
         )
     if schedule is not None:
         schedule.check(config["n_layers"])
-        if task != "sentiment":
-            raise UsageError("A schedule of token dropping is for sentiment alone: leave it out.")
+        if TASKS[task].head != CLASSIFIER:
+            raise UsageError(f"A schedule of token dropping is for classifiers, and the task is {task}: leave it out.")
     graph = GraphBuilder(weights, bits)
     texts = list(calibration)
     if texts:
@@ -118,7 +120,7 @@ def build(
     last = config["n_layers"] - 1
     for number in range(last):
         hidden = layer(graph, number, hidden, config, schedule)
-    if task == "sentiment":
+    if TASKS[task].head == CLASSIFIER:
         span = [graph.constant(name, np.array([n])) for name, n in (("zero", 0), ("one", 1), ("axis_1", 1))]
         rows = graph.node("Slice", [hidden, *span], "cls")
         optional = [KEPT_SHARES] if schedule is not None and last else []

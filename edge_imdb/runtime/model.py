@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import BundleError, UsageError
 from .bundle import EMBEDDED, Bundle
 from .executor import Executor, Signature
-from .options import PRECISIONS
+from .options import PRECISIONS, RuntimeOptions
 from .session import OnnxRuntime
 from .source import Source
 from .tokenizer import read_tokenizer
@@ -105,6 +104,8 @@ class Pipeline:
     CPUExecutionProvider int8
     """
 
+    # The name, in TASKS, of the task whose bundles the pipeline opens.
+    bundle_task: ClassVar[str]
     _model: Model
     bundle: Bundle
     reason: str
@@ -112,12 +113,7 @@ class Pipeline:
 
     def __init__(
         self,
-        task: str,
-        model: str | os.PathLike[str] | None,
-        revision: str | None,
-        provider: str,
-        threads: int | None,
-        precision: str,
+        options: RuntimeOptions,
         executor: Executor | None,
         behaviour: dict[str, Any],
     ) -> None:
@@ -125,13 +121,14 @@ class Pipeline:
 
         Raises UsageError if ``provider`` or ``threads`` is given together with an executor.
         """
+        provider, threads, precision = options.provider, options.threads, options.precision
         if precision not in PRECISIONS:
             raise UsageError(f"There is no precision {precision!r}: use {', '.join(PRECISIONS)}.")
         if executor is not None and (provider != "auto" or threads is not None):
             raise UsageError(
                 "provider and threads are arguments of ONNX Runtime: leave them out, or leave out executor."
             )
-        source = Source(task, model, revision)
+        source = Source(self.bundle_task, options.model, options.revision)
         self._model = Model(source, OnnxRuntime(provider, threads) if executor is None else executor, precision)
         self.bundle = source.bundle
         self.reason = source.reason

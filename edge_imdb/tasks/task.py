@@ -22,6 +22,10 @@ class NoOptions:
     """The options of a pipeline that has none beyond RuntimeOptions."""
 
 
+# What a model has above its encoder: a label for the text, or a word of the vocabulary for each mask.
+CLASSIFIER, VOCABULARY = "classifier", "vocabulary"
+
+
 class Task(ABC):
     """A task: one instance for each folder below ``edge_imdb/tasks``, named ``TASK`` there.
 
@@ -30,6 +34,8 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
+    # CLASSIFIER or VOCABULARY.
+    head: ClassVar[str]
     # The task's name on the Hugging Face Hub.
     pipeline_tag: ClassVar[str]
     # "module:name" of the options and of the function of `edge-imdb train TASK`, and the help of that command. They are

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ...runtime.behaviour import Behaviour
-from ..task import Task
+from ..task import VOCABULARY, Task
 
 if TYPE_CHECKING:
     from ...runtime.bundle import Bundle
@@ -19,6 +19,7 @@ class FillMaskTask(Task):
     """Fill-mask: a masked language model."""
 
     name = "fill-mask"
+    head = VOCABULARY
     pipeline_tag = "fill-mask"
     train_options = "edge_imdb.train.options:FillMaskOptions"
     train = "edge_imdb.train.fill_mask:train_fill_mask"

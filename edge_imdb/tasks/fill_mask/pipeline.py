@@ -16,6 +16,7 @@ from ...data.metrics import softmax
 from ...data.text import SPECIAL, clean
 from ...errors import BlankError, BundleError, InputError, UsageError
 from ...runtime.executor import Executor
+from ...runtime.options import RuntimeOptions
 from ..transformers_interface import (
     TransformersInterface,
     check_batches,
@@ -103,6 +104,7 @@ class FillMask(TransformersInterface):
     ['movie', 'film']
     """
 
+    bundle_task = TASK
     TASK_NAMES: ClassVar[tuple[str, ...]] = ("fill-mask",)
 
     def __init__(
@@ -135,7 +137,8 @@ class FillMask(TransformersInterface):
             "batch_size": batch_size,
             "num_workers": num_workers,
         }
-        super().__init__(TASK, model, revision, provider_of(device, provider), threads, precision, executor, behaviour)
+        options = RuntimeOptions(model, revision, precision, provider_of(device, provider), threads)
+        super().__init__(options, executor, behaviour)
         self._tokenizer = self._model.tokenizer
         mask = self._tokenizer.token_to_id(MASK)
         words = self._tokenizer.get_vocab_size(with_added_tokens=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ...runtime.behaviour import Behaviour
-from ..task import Task
+from ..task import CLASSIFIER, Task
 
 if TYPE_CHECKING:
     from ...runtime.bundle import Bundle
@@ -20,6 +20,7 @@ class SentimentTask(Task):
     """Sentiment: a classifier of reviews, with two or more labels."""
 
     name = "sentiment"
+    head = CLASSIFIER
     pipeline_tag = "text-classification"
     train_options = "edge_imdb.train.options:SentimentOptions"
     train = "edge_imdb.train.sentiment:train_sentiment"

@@ -18,6 +18,7 @@ from ...data.metrics import softmax
 from ...data.text import SPECIAL, ReviewEncoder, Truncation
 from ...errors import BundleError, InputError, UsageError
 from ...runtime.executor import Executor
+from ...runtime.options import RuntimeOptions
 from ..transformers_interface import (
     UNSET,
     CallOptions,
@@ -96,6 +97,7 @@ class Sentiment(TransformersInterface):
     'pos'
     """
 
+    bundle_task = TASK
     TASK_NAMES: ClassVar[tuple[str, ...]] = ("text-classification", "sentiment-analysis")
 
     def __init__(
@@ -145,7 +147,8 @@ class Sentiment(TransformersInterface):
             "batch_size": batch_size,
             "num_workers": num_workers,
         }
-        super().__init__(TASK, model, revision, provider_of(device, provider), threads, precision, executor, behaviour)
+        options = RuntimeOptions(model, revision, precision, provider_of(device, provider), threads)
+        super().__init__(options, executor, behaviour)
         self._encoder = ReviewEncoder(self._model.tokenizer, self.bundle.truncation, copy=False)
         if exact:
             self._model.extra = keep_all_tokens(self._model)
