@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, SplitError, UsageError
-from .datasets import Reviews, read_reviews, read_texts, sources_of
+from .datasets import Reviews, is_single_file, read_reviews, read_texts, sources_of
 from .splits import hold_out, sample
 from .tables import TABLES, is_table, iter_texts
 from .text import clean
@@ -114,7 +114,7 @@ def _test_split(options: Mapping[str, Any], data: str, where: tuple[str, str], n
 
 def _optional_split(data: str, split: str, where: tuple[str, str], names: list[str]) -> Reviews | None:
     """A labelled split, or None where the data set has no such split, as a file never has."""
-    if is_table(Path(data)):
+    if is_single_file(data):
         return None
     try:
         return read_reviews(data, split, *where, names=names)
@@ -173,7 +173,7 @@ def load_texts(options: Mapping[str, Any]) -> Texts:
     sources = sources_of(options["data"])
     columns = _columns(options["text_column"], sources)
     data, column = sources[0], columns[0]
-    single = is_table(Path(data))
+    single = is_single_file(data)
     delimiter = options.get("delimiter")
     texts = read_texts(data, "train", column, delimiter)
     # Only trained on, as the unsupervised ones are.

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
-import re
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, HubError, InputError, SplitError, first_line
-from .tables import TABLES, column_of, is_table, iter_rows, iter_texts, require
+from .labels import label_indices
+from .tables import TABLES, hidden, is_table, iter_rows, iter_texts, require
 from .text import is_blank
 
 # The default data set.
 DATA = "stanfordnlp/imdb"
-_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
 @dataclass
@@ -31,8 +33,22 @@ class Reviews:
 
 
 def sources_of(data: str | Sequence[str]) -> list[str]:
-    """The option ``data``, which is one name or several, as a list."""
+    """The option ``data``, which is one name or several, as a list.
+
+    >>> sources_of("reviews.csv")
+    ['reviews.csv']
+    """
     return [data] if isinstance(data, str) else list(data)
+
+
+def is_single_file(data: str) -> bool:
+    """Whether ``data`` names a file with columns, which has only one split.
+
+    >>> is_single_file("reviews.csv"), is_single_file("stanfordnlp/imdb")
+    (True, False)
+    """
+    # Spark writes folders whose name ends with .csv or .parquet.
+    return is_table(Path(data)) and not Path(data).is_dir()
 
 
 def read_reviews(
@@ -45,20 +61,32 @@ def read_reviews(
 ) -> Reviews:
     """Read the labelled reviews of one split.
 
-    ``data`` is a file that ``tables.iter_rows`` reads, which is its own and only split; or a folder in the Hub's layout
-    or a Hub id, both read with ``datasets``. Labels may be words or whole numbers, which CSV can't tell apart: if
-    all of them are whole numbers, they count as numbers. ``names`` gives the labels in their order, so that a second
-    file uses the numbers of the first; without it, they are the data's own names in sorted order, numbers by their
-    size. A name that the data set declares also counts as one of ``names`` if one begins the other, as ``neg`` begins
-    ``negative``. ``delimiter`` separates the fields of CSV.
+    ``data`` is a file that ``tables.iter_rows`` reads, which is its own and only split; or a folder in the Hub's
+    layout, whose files are read in the same way; or a Hub id, read with ``datasets``. ``names`` gives the labels in
+    their order, so that a second file uses the numbers of the first; without it, they are the names that the data
+    declares, or its own labels in sorted order, numbers by their size. ``delimiter`` separates the fields of CSV.
+
+    A label is a word, a whole number, or true or false; CSV can't tell these apart, so all labels of a file are numbers
+    if all look like numbers: 1.0 is 1. A word that isn't in ``names`` counts as the name that it begins, or that begins
+    it, as ``neg`` begins ``negative``. Numbers and booleans that aren't in ``names`` are indices into it.
 
     Raises InputError (file), DataError (content) or HubError (no such data set, no network).
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "reviews.csv")
+    >>> _ = path.write_text("text,label\\ngreat,positive\\nawful,negative\\n")
+    >>> read_reviews(str(path), "train", names=["neg", "pos"]).labels
+    [1, 0]
     """
     path = Path(data)
-    if is_table(path):
-        return _read_table(path, text_column, label_column, names, delimiter)
+    if is_single_file(data):
+        return _read_tables([path], str(path), text_column, label_column, names, delimiter)
     _refuse_file(path)
-    return _read_dataset(data, split, text_column, label_column, names)
+    where = f"Split {split!r} of {data}"
+    if path.is_dir() and (folder := _folder_split(data, split)) is not None:
+        files, features = folder
+        return _read_tables(files, where, text_column, label_column, names, delimiter, features)
+    return _read_dataset(data, split, where, text_column, label_column, names)
 
 
 def _refuse_file(path: Path) -> None:
@@ -67,76 +95,140 @@ def _refuse_file(path: Path) -> None:
 
 
 def read_texts(data: str, split: str, text_column: str = "text", delimiter: str | None = None) -> list[str]:
-    """Read the texts of one split, labelled or not; ``data`` and the errors are those of ``read_reviews``."""
+    """Read the texts of one split, labelled or not; ``data`` and the errors are those of ``read_reviews``.
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "reviews.jsonl")
+    >>> _ = path.write_text('{"text": "great"}')
+    >>> read_texts(str(path), "train")
+    ['great']
+    """
     path = Path(data)
-    if is_table(path):
-        texts = []
-        for place, text in iter_texts(path, text_column, delimiter):
+    files = [path]
+    if not is_single_file(data):
+        _refuse_file(path)
+        folder = _folder_split(data, split) if path.is_dir() else None
+        if folder is None:
+            table = load_split(data, split)
+            return _dataset_texts(f"Split {split!r} of {data}", table, text_column)
+        files = folder[0]
+    texts = []
+    for file in files:
+        for place, text in iter_texts(file, text_column, delimiter):
             if is_blank(text):
                 raise DataError(f"{place} has no text: remove the row or fill it in.")
             texts.append(text)
-        return texts
-    _refuse_file(path)
-    return _dataset_texts(data, split, load_split(data, split), text_column)
-
-
-def _read_table(
-    path: Path, text_column: str, label_column: str, names: Sequence[str] | None, delimiter: str | None
-) -> Reviews:
-    texts: list[str] = []
-    raw: list[Any] = []
-    for place, row in iter_rows(path, delimiter):
-        text, label = column_of(row, text_column, place), column_of(row, label_column, place)
-        if not isinstance(text, str) or is_blank(text):
-            raise DataError(f"{place} has no text: remove the row or fill it in.")
-        if label is None or isinstance(label, float) or not str(label).strip():
-            raise DataError(f"{place} has the label {label!r}: use a word or a whole number.")
-        texts.append(text)
-        raw.append(label if isinstance(label, int) and not isinstance(label, bool) else str(label).strip())
-    return _with_indices(str(path), texts, raw, None, names)
-
-
-def _read_dataset(data: str, split: str, text_column: str, label_column: str, names: Sequence[str] | None) -> Reviews:
-    table = load_split(data, split)
-    texts = _dataset_texts(data, split, table, text_column)
-    raw = _dataset_column(data, split, table, label_column)
-    feature = table.features[label_column]
-    own = list(feature.names) if hasattr(feature, "names") else None
-    for number, label in enumerate(raw, 1):
-        if not isinstance(label, (int, str)):
-            raise DataError(
-                f"Split {split!r} of {data} has the label {label!r} in row {number}: use a word or a whole number."
-            )
-    return _with_indices(f"Split {split!r} of {data}", texts, raw, own, names)
-
-
-def _dataset_texts(data: str, split: str, table: Any, column: str) -> list[str]:
-    texts = _dataset_column(data, split, table, column)
-    for number, text in enumerate(texts, 1):
-        if not isinstance(text, str) or is_blank(text):
-            raise DataError(f"Split {split!r} of {data} has no text in row {number}: remove the row or fill it in.")
     return texts
 
 
-def _dataset_column(data: str, split: str, table: Any, column: str) -> list[Any]:
+def _folder_split(data: str, split: str) -> tuple[list[Path], Any] | None:
+    """The files of a split of a folder in the Hub's layout, and the features that its card declares.
+
+    Only which files belong to a split is asked of ``datasets``: its own readers guess types, so that a text "null" is
+    missing and a label 1 is 1.0 if another one is. None if a file is of a kind that ``tables`` doesn't read. Raises
+    DataError, or SplitError if there is no such split.
+    """
+    datasets = require("datasets", "datasets", f"Reading {data}")
+    with _load_errors(datasets, data, split):
+        builder = datasets.load_dataset_builder(data)
+    root = os.path.realpath(data)
+    files: dict[str, list[Path]] = {}
+    for name, paths in (builder.config.data_files or {}).items():
+        kept = [Path(path) for path in paths if not _is_hidden(str(path), root)]
+        files[str(name)] = list(dict.fromkeys(kept))
+    if not files or not all(is_table(path) and path.is_file() for paths in files.values() for path in paths):
+        return None
+    if split not in files:
+        raise SplitError(f"{data} has no split {split!r}: name one that it has ({', '.join(files)}).")
+    return files[split], builder.info.features or {}
+
+
+def _is_hidden(path: str, root: str) -> bool:
+    below = Path(os.path.relpath(os.path.realpath(path), root))
+    return ".." not in below.parts and any(map(hidden, below.parts))
+
+
+def _read_tables(
+    files: Sequence[Path],
+    source: str,
+    text_column: str,
+    label_column: str,
+    names: Sequence[str] | None,
+    delimiter: str | None,
+    features: Any = None,
+) -> Reviews:
+    texts: list[str] = []
+    raw: list[Any] = []
+    places: list[str] = []
+    own: list[str] | None = None
+    for path in files:
+        own = own or _declared(features, label_column) or _declared(_parquet_features(path), label_column)
+        for place, row in iter_rows(path, delimiter, columns=(text_column, label_column)):
+            text, label = row[text_column], row[label_column]
+            if not isinstance(text, str) or is_blank(text):
+                raise DataError(f"{place} has no text: remove the row or fill it in.")
+            texts.append(text)
+            raw.append(label)
+            places.append(place)
+    return Reviews(texts, *label_indices(source, raw, places, own, names))
+
+
+def _declared(features: Any, column: str) -> list[str] | None:
+    """The names of the labels in a column that a data set declares to have classes."""
+    feature = (features or {}).get(column)
+    found = feature.get("names") if isinstance(feature, dict) else getattr(feature, "names", None)
+    return [str(name) for name in found] if found else None
+
+
+def _parquet_features(path: Path) -> Any:
+    """The features that ``datasets`` wrote into the metadata of a Parquet file."""
+    if path.suffix.lower() != ".parquet" or not path.is_file():
+        return None
+    parquet = require("pyarrow.parquet", "pyarrow", "Reading Parquet")
+    try:
+        metadata = parquet.read_schema(path).metadata or {}
+        return json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+    except (OSError, ValueError, KeyError, TypeError):
+        # A file that can't be read is refused where its rows are read.
+        return None
+
+
+def _read_dataset(
+    data: str, split: str, where: str, text_column: str, label_column: str, names: Sequence[str] | None
+) -> Reviews:
+    table = load_split(data, split)
+    texts = _dataset_texts(where, table, text_column)
+    raw = _dataset_column(where, table, label_column)
+    places = [f"{where} row {number}" for number in range(1, len(raw) + 1)]
+    declared = _declared(table.features, label_column)
+    return Reviews(texts, *label_indices(where, raw, places, declared, names))
+
+
+def _dataset_texts(where: str, table: Any, column: str) -> list[str]:
+    texts = _dataset_column(where, table, column)
+    for number, text in enumerate(texts, 1):
+        if not isinstance(text, str) or is_blank(text):
+            raise DataError(f"{where} has no text in row {number}: remove the row or fill it in.")
+    return texts
+
+
+def _dataset_column(where: str, table: Any, column: str) -> list[Any]:
     if column not in table.column_names:
         found = ", ".join(repr(name) for name in table.column_names)
-        raise DataError(f"Split {split!r} of {data} has no column {column!r}: it has {found}; name the right one.")
+        raise DataError(f"{where} has no column {column!r}: it has {found}; name the right one.")
     return list(table[column])
 
 
-def load_split(data: str, split: str) -> Any:
-    """The ``datasets.Dataset`` of one split of a folder or a Hub id. Raises DataError or HubError."""
-    datasets = require("datasets", "datasets", f"Reading {data}")
-    if not Path(data).exists() and (data.startswith((".", "/", "~")) or data.count("/") > 1):
-        raise InputError(f"There is no file or folder {data}: check the path.")
+@contextlib.contextmanager
+def _load_errors(datasets: Any, data: str, split: str) -> Iterator[None]:
+    """Turn what ``datasets`` raises into SplitError, DataError or HubError."""
     datasets.disable_progress_bars()
     # Without a network it would log every retry; the error at the end is enough.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
-        return datasets.load_dataset(data, split=split)
+        yield
     except ValueError as error:
-        if "split" in str(error).lower():
+        if "split" in str(error).lower() and "file format" not in str(error):
             raise SplitError(f"{data} has no split {split!r}: name one that it has ({first_line(error)}).") from None
         raise DataError(f"{data} can't be read as a data set: {first_line(error)}.") from None
     except (OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
@@ -148,42 +240,10 @@ def load_split(data: str, split: str) -> Any:
         ) from None
 
 
-def known_as(word: str, names: Sequence[str] | None) -> str:
-    """The label among ``names`` that a data set calls ``word``: itself, or the one that begins it, as neg negative."""
-    found = [name for name in names or () if word.startswith(name) or name.startswith(word)]
-    return found[0] if len(found) == 1 and word not in (names or ()) else word
-
-
-def _with_indices(
-    source: str, texts: list[str], raw: list[Any], own: list[str] | None, names: Sequence[str] | None
-) -> Reviews:
-    """Turn labels into indices. ``own`` are the names that the data declares; ``names`` are those of the caller."""
-    if not texts:
-        raise DataError(f"{source} is empty: give at least one labelled review.")
-    if own is None and all(isinstance(label, int) or _WHOLE.fullmatch(label) for label in raw):
-        raw = [int(label) for label in raw]
-    if own is not None:
-        if min(raw) < 0:
-            raise SplitError(f"{source} has no labels (label {min(raw)}): use a labelled split, such as train or test.")
-        words = [known_as(own[label], names) for label in raw]
-    else:
-        words = [str(label) for label in raw]
-        if names is not None and all(isinstance(label, int) for label in raw) and not set(words) <= set(names):
-            # The data has numbers and the model has named labels, so the numbers are indices.
-            unknown = sorted({label for label in raw if not 0 <= label < len(names)})
-            if unknown:
-                raise DataError(f"{source} has the label {unknown[0]}: the model knows 0 to {len(names) - 1}.")
-            words = [names[label] for label in raw]
-    if names is None:
-        if own is not None:
-            names = own
-        elif all(isinstance(label, int) for label in raw):
-            names = [str(number) for number in sorted(set(raw))]
-        else:
-            names = sorted(set(words))
-    index = {name: i for i, name in enumerate(names)}
-    unknown_words = sorted(set(words) - set(index))
-    if unknown_words:
-        known = ", ".join(repr(name) for name in names)
-        raise DataError(f"{source} has the unknown label {unknown_words[0]!r}: use {known}.")
-    return Reviews(texts, [index[word] for word in words], list(names))
+def load_split(data: str, split: str) -> Any:
+    """The ``datasets.Dataset`` of one split of a folder or a Hub id. Raises InputError, DataError or HubError."""
+    datasets = require("datasets", "datasets", f"Reading {data}")
+    if not Path(data).exists() and (data.startswith((".", "/", "~")) or data.count("/") > 1):
+        raise InputError(f"There is no file or folder {data}: check the path.")
+    with _load_errors(datasets, data, split):
+        return datasets.load_dataset(data, split=split)

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, InputError, UsageError
 from .corpus import Corpus, held_share, left_out_texts, load_corpus
-from .datasets import Reviews, known_as, read_reviews, sources_of
+from .datasets import Reviews, read_reviews, sources_of
+from .labels import known_as
 from .splits import hold_out, sample
-from .tables import PREFIX, column_of, is_table, iter_rows
+from .tables import PREFIX, column_of, files_below, is_table, iter_rows
 from .text import clean, is_blank
 
 Floats = NDArray[np.float64]
@@ -167,8 +168,8 @@ def _rows(paths: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         if not path.exists():
             raise InputError(f"There is no file or folder {path}: check the path given with --scored.")
         if path.is_dir():
-            # Names that begin with _ are the job's own files.
-            files = sorted(file for file in path.iterdir() if is_table(file) and not file.name.startswith(("_", ".")))
+            # The job's own files, such as _manifest.json, are hidden.
+            files = [file for file in files_below(path) if is_table(file)]
         elif not is_table(path):
             raise InputError(f"{path} is not a table: give the output of edge-imdb score with --scored.")
         if not files:
