@@ -349,7 +349,7 @@ def test_the_log_is_json_without_texts_queries_or_keys() -> None:
     events = [line["event"] for line in server.log]
     assert "no JSON" not in events
     assert events.count("request") == 5
-    assert [line["status"] for line in server.log if line["event"] == "request"] == [200, 422, 422, 404, 400]
+    assert [line["status"] for line in server.log if line["event"] == "request"] == [200, 422, 200, 404, 400]
 
 
 @pytest.fixture(scope="module")

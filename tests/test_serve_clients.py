@@ -206,6 +206,18 @@ class TestSchemas:
         assert "'unwatchable' is not in the vocabulary: using its first word piece, 'un'." in targets
         assert "'gr\\xf6\\xdflich'" in targets
 
+    def test_a_target_of_several_pieces_stands_for_its_first_and_the_header_says_so(self, app: InProcess) -> None:
+        found = app.post("/models/fill-mask", {"inputs": MASKED, "parameters": {"targets": ["unwatchable", "film"]}})
+        assert (found.status, [entry["token_str"] for entry in found.content]) == (200, ["film", "un"])
+        is_valid(HUGGING_FACE["fill-mask output"], found.content)
+        assert "'unwatchable' is not in the vocabulary: using its first word piece, 'un'" in found.headers["x-warning"]
+        found = app.post("/models/fill-mask", {"inputs": MASKED, "parameters": {"targets": [""], "a": 1}})
+        assert (found.status, "targets" in found.content["error"]) == (422, True)
+        targets = ["größe zwei", "a\r\nb"]
+        found = app.post("/models/fill-mask", {"inputs": MASKED, "parameters": {"targets": targets, "a": 1}})
+        assert found.status == 200 and found.headers["x-warning"].startswith('Ignored parameters: "a"; The target ')
+        assert found.headers["x-warning"].isascii() and "\n" not in found.headers["x-warning"]
+
     def test_ignored_parameters_are_named_in_a_header(self, app: InProcess) -> None:
         found = app.post("/", {"inputs": "a", "parameters": {"seed": 1, "top_k": 1, "größe\r\nx: y": 2, "null": None}})
         assert found.status == 200

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from ...data.text import clean
+from ...errors import UsageError
 from ...runtime.bundle import Bundle
 from ..http import (
     Description,
@@ -81,13 +82,16 @@ def fill_mask(body: bytes, model: FillMask, limits: RequestLimits) -> Request:
 
 
 def _target_notes(model: FillMask, targets: list[str]) -> str:
-    """The sentences about replaced targets, as ASCII. Raises UsageError if no target is left.
+    """The sentences about replaced targets, as ASCII. Raises RequestError if no target is left.
 
     Many targets are tokenised only by the worker, because the server answers no other request meanwhile.
     """
     if sum(map(len, targets)) > _TARGETS:
         return ""
-    notes = model.target_ids(targets).notes
+    try:
+        notes = model.target_ids(targets).notes
+    except UsageError as error:
+        refuse(str(error))
     more = f" and {len(notes) - 3} more." if len(notes) > 3 else ""
     return " ".join(notes[:3]).encode("ascii", "backslashreplace").decode() + more
 
