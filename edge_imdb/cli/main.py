@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import io
 import os
@@ -23,10 +24,10 @@ COMMANDS = ("evaluate", "explain", "export", "fill", "info", "predict", "push", 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    # First of all, since whatever is opened before would take a closed stream's number.
+    # This comes first, because the next file to be opened would get the descriptor of a closed stream.
     _open_standard_streams()
     stop_within_a_second()
-    # Ours alone in this process, whoever imports ONNX Runtime first. See session.py.
+    # Set here too, in case another library imports ONNX Runtime before session.py does.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -52,11 +53,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             sys.stdout.flush()
         # Everything is unwound by now. A normal exit would wait another second for PyTorch to shut down.
         os._exit(130)
-    except (BrokenPipeError, _ReaderGone):
-        # The reader has closed the pipe, as `| head -1` does. The interpreter's own flush must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 128 + getattr(signal, "SIGPIPE", 13)
+    except _ReaderGone:
+        code = _end_output()
     except OSError as error:
+        if _reader_is_gone(error):
+            sys.exit(_end_output())
         # An error that no command expected, such as standard output on a full disk.
         if error.errno is None:
             raise
@@ -69,20 +70,37 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 class _ReaderGone(Exception):
-    """The reader of standard output has closed the pipe. click ends a command with 1 on a BrokenPipeError it sees."""
+    """The reader of standard output has closed the pipe.
+
+    It replaces the BrokenPipeError before click sees it, because click would end the command with exit code 1.
+    """
+
+
+def _reader_is_gone(error: OSError) -> bool:
+    """Whether an error says that the reader of standard output has closed the pipe. Windows then says EINVAL."""
+    if isinstance(error, BrokenPipeError):
+        return True
+    return os.name == "nt" and error.errno == errno.EINVAL and error.filename is None
+
+
+def _end_output() -> int:
+    """The exit code after the reader has closed the pipe, as `| head -1` does: 128 plus the number of SIGPIPE."""
+    # The interpreter flushes standard output at its end, which must not fail again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + getattr(signal, "SIGPIPE", 13)
 
 
 class _Closed(io.TextIOBase):
-    """Standard output that was closed before the start, as by `>&-`: fine for a command that prints nothing."""
+    """Stands in for a standard output that was closed before the start, as by `>&-`. Only writing to it is an error."""
 
     def write(self, text: str) -> int:
         raise OutputError("Standard output is closed: redirect it to a file or a pipe.")
 
 
 def _open_standard_streams() -> None:
-    """Replace a closed standard stream, which is None in Python, with something that can be used.
+    """Replace closed standard streams, which Python sets to None, and occupy their descriptors.
 
-    Its descriptor too: the next file to be opened would get its number, and whatever a library prints.
+    Otherwise the next file to be opened would get such a descriptor, and a library would print into that file.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -107,8 +125,10 @@ def _close_bars() -> None:
 def _seen_before_click() -> Iterator[None]:
     try:
         yield
-    except BrokenPipeError as error:
-        raise _ReaderGone from error
+    except OSError as error:
+        if _reader_is_gone(error):
+            raise _ReaderGone from error
+        raise
 
 
 class _Commands(click.Group):

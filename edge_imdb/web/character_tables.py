@@ -29,7 +29,7 @@ _HANGUL = range(0xAC00, 0xAC00 + 11172)
 
 def write_tables(target: Path = TARGET) -> None:
     """Write the tables of BERT's uncased normalizer, which all our bundles use, to a JavaScript module."""
-    target.write_text(render_tables(), encoding="utf-8")
+    target.write_text(render_tables(), encoding="utf-8", newline="\n")
 
 
 def render_tables() -> str:

@@ -147,5 +147,5 @@ def build_site(target: Path, models: dict[str, Path | None], *, overwrite: bool 
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(site.read(name))
         lines = ["/*", *(f"  {name}: {value}" for name, value in HEADERS.items()), ""]
-        (folder / "_headers").write_text("\n".join(lines), encoding="utf-8")
+        (folder / "_headers").write_text("\n".join(lines), encoding="utf-8", newline="\n")
         return sum(site.size(name) for name in site.files)
