@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from .errors import OutputError
 
@@ -147,24 +147,6 @@ def write_text(path: Path, text: str) -> None:
     """
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
-
-
-def file_name(path: str) -> str:
-    """The last part of a path or URL, by the rules of this system: Windows also separates with a backslash.
-
-    >>> file_name("s3://bucket/reviews.csv")
-    'reviews.csv'
-    """
-    return PurePath(path).name
-
-
-def names_folder(path: str) -> bool:
-    """Whether a path or URL ends in a separator, which says that it is a folder.
-
-    >>> names_folder("scored/")
-    True
-    """
-    return path.endswith(("/", os.sep))
 
 
 def check_free(target: Path, overwrite: bool, what: str, marker: str) -> None:

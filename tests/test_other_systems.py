@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import signal
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +22,7 @@ from edge_imdb import output
 from edge_imdb.cli import main as main_module
 from edge_imdb.errors import OutputError
 from edge_imdb.output import locked, staging, whole_file
+from edge_imdb.runtime import session
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are looked up in /proc")
 
@@ -194,15 +196,6 @@ def test_a_folder_that_cannot_be_discarded_stays(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_of_files_follow_the_rules_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert output.file_name("s3://bucket/a.csv") == "a.csv" and output.names_folder("out/")
-    assert output.file_name("in\\a.csv") == "in\\a.csv" and not output.names_folder("out\\")
-    monkeypatch.setattr(output, "PurePath", PureWindowsPath)
-    monkeypatch.setattr(output, "os", Substitute(os, sep="\\"))
-    assert output.file_name("s3://bucket/a.csv") == "a.csv" and output.file_name("C:\\in\\a.csv") == "a.csv"
-    assert output.names_folder("out\\") and output.names_folder("out/")
-
-
 # macOS
 
 
@@ -247,6 +240,44 @@ def test_macos_flushes_the_cache_of_the_drive_where_it_can(
     output.write_text(tmp_path / "a", "text")
     # The file and its folder
     assert calls == [51, 51] and contents(tmp_path) == {"a": "text"}
+
+
+class Sysctl:
+    """macOS's sysctlbyname, with the values of one machine."""
+
+    def __init__(self, values: dict[bytes, int]) -> None:
+        self._values = values
+
+    def sysctlbyname(self, name: bytes, value: Any, size: Any, new: None, new_size: int) -> int:
+        if name not in self._values:
+            return -1
+        value._obj.value = self._values[name]
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        # Apple silicon: the performance cores alone, because a text waits for its slowest thread
+        ({b"hw.perflevel0.physicalcpu": 4, b"hw.physicalcpu": 8}, 4),
+        # Intel
+        ({b"hw.physicalcpu": 6}, 6),
+        ({}, None),
+    ],
+)
+def test_macos_says_how_many_cores_it_has(
+    monkeypatch: pytest.MonkeyPatch, values: dict[bytes, int], expected: int | None
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(session, "sys", Substitute(sys, platform="darwin"))
+    monkeypatch.setattr(session, "ctypes", Substitute(ctypes, CDLL=lambda name: Sysctl(values)))
+    assert session.usable_cores() == expected
+
+
+def test_windows_leaves_the_number_of_threads_to_the_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(session, "sys", Substitute(sys, platform="win32"))
+    assert session.usable_cores() is None
 
 
 # The command

@@ -84,13 +84,32 @@ def usable_cores(root: Path = Path("/")) -> int | None:
 
     It counts the cores of the CPU affinity (taskset, cpuset), up to the quota of the control group (a container's
     limit). Only whole cores of a quota count, because a thread that has used up the quota is stopped, and the others
-    wait for it. ``root`` is the folder with /proc and /sys. macOS and Windows give None.
+    wait for it. ``root`` is the folder with /proc and /sys. On macOS it counts the performance cores. Windows gives
+    None: there ONNX Runtime counts the physical cores by itself.
     """
     if not hasattr(os, "sched_getaffinity"):
-        return None
+        return _macos_cores() if sys.platform == "darwin" else None
     cores = {_read(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") or cpu for cpu in
              os.sched_getaffinity(0)}  # fmt: skip
     return max(1, min([len(cores), *(int(quota) for quota in _quotas(root))]))
+
+
+def _macos_cores() -> int | None:
+    """The performance cores of Apple silicon, or all physical cores of an Intel Mac.
+
+    Source: Apple's sysctl names, "Determining System Capabilities". Efficiency cores are left out, because a run waits
+    for its slowest thread.
+    """
+    for name in (b"hw.perflevel0.physicalcpu", b"hw.physicalcpu"):
+        value = ctypes.c_int32(0)
+        size = ctypes.c_size_t(ctypes.sizeof(value))
+        try:
+            failed = ctypes.CDLL(None).sysctlbyname(name, ctypes.byref(value), ctypes.byref(size), None, 0)
+        except (OSError, AttributeError):
+            return None
+        if not failed and value.value > 0:
+            return value.value
+    return None
 
 
 def _quotas(root: Path) -> Iterator[float]:
