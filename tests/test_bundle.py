@@ -56,7 +56,7 @@ def test_manifest_that_is_no_json_object_is_refused(bundle: Path, content: bytes
         Sentiment(bundle)
 
 
-@pytest.mark.parametrize("name", ["onnx/model_edge.onnx", "onnx/model_quantized.onnx_data", "tokenizer.json"])
+@pytest.mark.parametrize("name", ["onnx/model_edge.pb", "onnx/model_quantized.onnx_data", "tokenizer.json"])
 def test_altered_cut_or_missing_file_is_refused(bundle: Path, name: str) -> None:
     path = bundle / name
     content = path.read_bytes()
@@ -114,7 +114,7 @@ def test_a_link_to_a_bundle_is_followed(bundle: Path, tmp_path: Path) -> None:
     assert Sentiment(tmp_path / "link")("the film was great")
 
 
-@pytest.mark.parametrize("name", ["edge.json", "config.json", "tokenizer.json", "onnx/model_edge.onnx", WEIGHTS])
+@pytest.mark.parametrize("name", ["edge.json", "config.json", "tokenizer.json", "onnx/model_edge.pb", WEIGHTS])
 def test_a_link_that_leads_in_a_circle_or_nowhere_is_refused(bundle: Path, name: str) -> None:
     path = bundle / name
     path.unlink()
@@ -133,7 +133,7 @@ def test_a_folder_that_leads_in_a_circle_is_refused(tmp_path: Path) -> None:
         Sentiment(tmp_path / "loop")
 
 
-@pytest.mark.parametrize("name", ["edge.json", "config.json", "onnx/model_edge.onnx"])
+@pytest.mark.parametrize("name", ["edge.json", "config.json", "onnx/model_edge.pb"])
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
 def test_what_is_no_file_is_refused_at_once(bundle: Path, name: str, kind: str) -> None:
     """A pipe would be waited for, a device read without end."""

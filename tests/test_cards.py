@@ -70,7 +70,7 @@ def test_a_run_that_skips_test_says_so_and_has_the_same_weights(
 def test_a_card_describes_only_the_graphs_that_the_bundle_holds(tiny_run: Path, tiny_bundle: Path) -> None:
     manifest = json.loads((tiny_bundle / "edge.json").read_text())
     exported = {"figures": manifest["metrics"], "recipe": manifest["quantization"]}
-    graphs = {"fp32": ("onnx/model.onnx", 1.0), "int8": ("onnx/model_edge.onnx", 0.3)}
+    graphs = {"fp32": ("onnx/model.onnx", 1.0), "int8": ("onnx/model_edge.pb", 0.3)}
     both = render_card(metrics_of(tiny_run), {**exported, "graphs": graphs})
     assert "The fp32 graph takes" in both and "| fp32 | `onnx/model.onnx` | 1.0 |" in both
     del graphs["fp32"]

@@ -86,7 +86,7 @@ def test_fill_mask_logits_are_pytorchs_at_the_masks(
 
 def test_the_last_layer_has_no_keys_and_values_of_its_own(tiny_bundle: Path) -> None:
     """It multiplies the queries of one row by the keys' weights: heads rows, whatever the length."""
-    model = onnx.load(tiny_bundle / "onnx" / "model_edge.onnx")
+    model = onnx.load(tiny_bundle / "onnx" / "model_edge.pb")
     for name in ("1.sought", "1.value"):
         model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     onnx.save(model, tiny_bundle.parent / "shown.onnx")
@@ -98,7 +98,7 @@ def test_the_last_layer_has_no_keys_and_values_of_its_own(tiny_bundle: Path) -> 
 
 def test_several_texts_at_once_are_refused(tiny_bundle: Path) -> None:
     """Its attention would take them for one."""
-    session = open_graph(tiny_bundle / "onnx" / "model_edge.onnx")
+    session = open_graph(tiny_bundle / "onnx" / "model_edge.pb")
     with pytest.raises(Exception, match="invalid dimensions"):
         session.run(None, {"input_ids": np.full((2, 9), 9)})
 
@@ -229,7 +229,7 @@ def test_export_records_the_target_and_its_bits(tiny_run: Path, tmp_path: Path) 
     manifest = json.loads((tmp_path / "models" / "sentiment" / "edge.json").read_text())
     assert manifest["quantization"]["target"] == "avx512-vnni" and manifest["quantization"]["weight_bits"] == 8
     assert manifest["quantization"]["reduce_range"] is False
-    assert {"onnx/model_edge.onnx", "onnx/model_quantized.onnx_data"} <= set(manifest["files"])
+    assert {"onnx/model_edge.pb", "onnx/model_quantized.onnx_data"} <= set(manifest["files"])
     assert "onnx/model.onnx" not in manifest["files"]
     wrong = run_command(*arguments, "--to", "others", "--target", "sse2", cwd=tmp_path)
     assert wrong.returncode == 2 and "portable" in wrong.stderr

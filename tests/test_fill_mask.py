@@ -103,7 +103,7 @@ def test_int8_is_close_to_fp32(fp32: FillMask, int8: FillMask) -> None:
 
 
 def test_the_embedding_matrix_is_stored_once_in_int8(fill_bundle: Path) -> None:
-    graph = onnx.load(fill_bundle / "onnx" / "model_edge.onnx").graph
+    graph = onnx.load(fill_bundle / "onnx" / "model_edge.pb").graph
     sizes = {
         tensor.name: (int(np.prod(tensor.dims)), numpy_helper.to_array(tensor).dtype) for tensor in graph.initializer
     }

@@ -21,7 +21,7 @@ from edge_imdb import FillMask, Sentiment
 from edge_imdb.errors import BundleError
 from edge_imdb.runtime.external_data import check_external_data
 
-GRAPH, DATA = "onnx/model_edge.onnx", "onnx/model_quantized.onnx_data"
+GRAPH, DATA = "onnx/model_edge.pb", "onnx/model_quantized.onnx_data"
 MUTATIONS = 500
 
 
@@ -305,7 +305,7 @@ from conftest import renew_hashes
 from test_hostile_bundles import answers, mutated
 from edge_imdb.errors import EdgeImdbError
 folder = Path(sys.argv[2])
-names = ["tokenizer.json", "config.json", "onnx/model_edge.onnx", "onnx/model_quantized.onnx_data"]
+names = ["tokenizer.json", "config.json", "onnx/model_edge.pb", "onnx/model_quantized.onnx_data"]
 for number in range(int(sys.argv[3]), int(sys.argv[4])):
     path = folder / names[number % len(names)]
     content = path.read_bytes()

@@ -17,7 +17,7 @@ from fake_hub import environment_of, serving
 
 from edge_imdb.runtime.bundle import EMBEDDED
 
-NEEDED = {"edge.json", "config.json", "tokenizer.json", "onnx/model_edge.onnx", "onnx/model_quantized.onnx_data"}
+NEEDED = {"edge.json", "config.json", "tokenizer.json", "onnx/model_edge.pb", "onnx/model_quantized.onnx_data"}
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_an_explanation_fetches_the_graph_that_it_needs(
     text = ["explain", "great film", "--json"]
     result = run_command(*text, "--model", uploaded, cwd=tmp_path, env=hub[1])
     assert (result.returncode, result.stdout) == (0, run_command(*text).stdout), result.stderr
-    assert downloaded(tmp_path / "home") == NEEDED | {"onnx/model_explain.onnx"}
+    assert downloaded(tmp_path / "home") == NEEDED | {"onnx/model_explain.pb"}
 
 
 def test_score_takes_a_bundle_by_name(

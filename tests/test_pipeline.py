@@ -36,7 +36,7 @@ def test_training_learns_and_reports_both_splits(tiny_run: Path) -> None:
 def test_bundle_has_the_hubs_layout(tiny_bundle: Path) -> None:
     names = {path.relative_to(tiny_bundle).as_posix() for path in tiny_bundle.rglob("*") if path.is_file()}
     expected = {"config.json", "tokenizer.json", "tokenizer_config.json", "onnx/model.onnx"}
-    assert expected | {"onnx/model_edge.onnx", "edge.json", "README.md"} <= names
+    assert expected | {"onnx/model_edge.pb", "edge.json", "README.md"} <= names
     manifest = json.loads((tiny_bundle / "edge.json").read_text())
     assert set(manifest["files"]) == names - {"edge.json"}
     assert manifest["quantization"]["reduce_range"] is True

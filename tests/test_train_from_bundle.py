@@ -32,7 +32,7 @@ def test_weights_come_back_within_a_step(task: str, run: str, bundle: str, reque
     before = load_file(request.getfixturevalue(run) / "model.safetensors")
     folder = request.getfixturevalue(bundle)
     after = weights_of(folder, task)
-    graph = onnx.load(folder / "onnx" / "model_edge.onnx").graph
+    graph = onnx.load(folder / "onnx" / "model_edge.pb").graph
     outliers = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer if t.name.endswith(".outliers")}
     assert set(before) <= set(after)
     for name, value in before.items():

@@ -261,7 +261,7 @@ def test_a_built_site_has_what_the_page_reads(tmp_path: Path) -> None:
     found = {
         path.relative_to(tmp_path / "site").as_posix() for path in (tmp_path / "site").rglob("*") if path.is_file()
     }
-    assert {"index.html", "sw.js", "site.json", "models/sentiment/onnx/model_explain.onnx", "_headers"} <= found
+    assert {"index.html", "sw.js", "site.json", "models/sentiment/onnx/model_explain.pb", "_headers"} <= found
     assert size == sum((tmp_path / "site" / name).stat().st_size for name in found - {"_headers"})
     assert "Cross-Origin-Embedder-Policy: require-corp" in (tmp_path / "site" / "_headers").read_text()
     worker = (tmp_path / "site" / "sw.js").read_text()
@@ -289,7 +289,7 @@ def test_a_bundle_of_ones_own_is_built_into_a_site_and_one_without_the_graph_is_
     site = make_site({"sentiment": bundle})
     assert json.loads(site.read("models/sentiment/edge.json"))["labels"] == ["thumbs down", "thumbs up"]
     assert list(json.loads(site.read("site.json"))["bundles"]) == ["sentiment"]
-    edit_manifest(bundle, graphs={"int8": "onnx/model_edge.onnx"})
+    edit_manifest(bundle, graphs={"int8": "onnx/model_edge.pb"})
     with pytest.raises(BundleError, match="has no explain graph, which the page runs"):
         make_site({"sentiment": bundle})
 

@@ -15,6 +15,7 @@ from ..data.text import SPECIAL
 from ..edge_graph.schedule import Schedule
 from ..errors import UsageError
 from ..options import option
+from ..runtime.hub import check_name
 
 # The default checkpoint to start from.
 BASE = "distilbert/distilbert-base-uncased"
@@ -100,6 +101,8 @@ class Options:
             raise UsageError(f"--limit is {self.limit}: it must be 4 or more.")
         if self.resume and self.overwrite:
             raise UsageError("--resume continues a run and --overwrite discards it: give only one of them.")
+        if self.push_to_hub is not None:
+            check_name(self.push_to_hub)
 
     def _check_positive(self, *names: str) -> None:
         for name in names:

@@ -16,8 +16,9 @@ from ..errors import BundleError
 def push(folder: Path, repository: str, private: bool) -> None:
     """Upload a bundle or a finished run to the Hub.
 
-    FOLDER is the bundle or the run. REPOSITORY, user/repo, is created if it doesn't exist. Every file of a bundle is
-    checked first. Log in once with `hf auth login`. Afterwards the bundle can be used by its name.
+    FOLDER is the bundle or the run. REPOSITORY is the name user/repo; it is created if it doesn't exist. Every file of
+    a bundle is checked before the upload. Log in once with `hf auth login`. After the upload, --model takes the
+    repository's name.
 
     \b
     edge-imdb push models/sentiment user/repo
@@ -25,8 +26,9 @@ def push(folder: Path, repository: str, private: bool) -> None:
     """
     from ..data.run_folder import METRICS, uploaded_files
     from ..runtime.bundle import MANIFEST, open_bundle
-    from ..runtime.hub import check_access, upload
+    from ..runtime.hub import check_access, check_name, upload
 
+    check_name(repository)
     if not folder.is_dir():
         raise BundleError(f"There is no folder {folder}: give one that `edge-imdb export` or `edge-imdb train` wrote.")
     if (folder / MANIFEST).exists():

@@ -1,6 +1,8 @@
-"""add_graphs: the further int8 graphs of a bundle, made of its edge graph, on the same weights.
+"""add_graphs and upgrade: the further int8 graphs of a bundle, derived from its edge graph, with the same weights.
 
-An older bundle gets them without being exported again: python -m edge_imdb.edge_graph.derived_graphs FOLDER
+A bundle of an older version gets them without a new export, and no weight changes:
+
+    python -m edge_imdb.edge_graph.derived_graphs FOLDER...
 """
 
 from __future__ import annotations
@@ -17,16 +19,16 @@ from ..tasks.task import CLASSIFIER
 from .batch import write_batch
 from .subsets import write_subsets
 
-# With it transformers.js opens the bundle with no options: model_quantized.onnx, its weights in a file beside it.
+# With this entry in config.json, transformers.js opens model_quantized.onnx and the file with its weights by itself.
 _CONFIG = "config.json"
 _TRANSFORMERS_JS = {"dtype": "q8", "use_external_data_format": True}
 
 
 def add_graphs(folder: Path, task: str) -> None:
-    """Write the further int8 graphs beside the edge graph of ``task`` in ``folder``; no weight changes.
+    """Write the further int8 graphs beside the edge graph of ``task`` in ``folder``. No weight changes.
 
-    The weights' file gets the name that transformers.js looks for. The manifest is the caller's to write. Raises
-    GateError where the edge graph is none of ours.
+    The file with the weights gets the name that transformers.js looks for. The caller has to write the manifest. Raises
+    GateError if ``write_edge`` did not make the edge graph.
     """
     edge = folder / GRAPHS["int8"]
     _rename_weights(edge, folder / WEIGHTS)
@@ -41,26 +43,38 @@ def add_graphs(folder: Path, task: str) -> None:
 def _rename_weights(edge: Path, target: Path) -> None:
     model = onnx.load(edge, load_external_data=False)
     external = [tensor for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
-    places = [entry for tensor in external for entry in tensor.external_data if entry.key == "location"]
-    for name in {entry.value for entry in places} - {target.name}:
+    locations = [entry for tensor in external for entry in tensor.external_data if entry.key == "location"]
+    names = {entry.value for entry in locations} - {target.name}
+    if not names:
+        return
+    for name in names:
         edge.with_name(name).replace(target)
-    for entry in places:
+    for entry in locations:
         entry.value = target.name
     onnx.save(model, edge)
 
 
 def upgrade(folder: Path) -> None:
-    """Give the bundle in ``folder`` the further graphs, and list them in its manifest.
+    """Write the further graphs of the bundle in ``folder`` again, and list them in its manifest.
 
-    Raises BundleError, GateError.
+    Graphs of an older version that end in .onnx are renamed, as are their names in the model card. Raises BundleError
+    or GateError.
     """
     path = folder / MANIFEST
     record = json.loads(path.read_text(encoding="utf-8"))
     bundle = open_bundle(folder, record["task"])
+    for name in bundle.files:
+        bundle.file(name)
     bundle.graph("int8")
+    known = {**GRAPHS, **MORE_GRAPHS}
+    for name, file in bundle.graphs.items():
+        if file != known[name]:
+            (folder / file).replace(folder / known[name])
+            card = folder / "README.md"
+            card.write_text(card.read_text(encoding="utf-8").replace(file, known[name]), encoding="utf-8")
     add_graphs(folder, bundle.task)
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p != path)
-    record["graphs"] = {name: file for name, file in {**GRAPHS, **MORE_GRAPHS}.items() if file in names}
+    record["graphs"] = {name: file for name, file in known.items() if file in names}
     record["files"] = {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256(folder / n)} for n in names}
     path.write_text(json.dumps({**record, "sha256": seal(record)}, indent=2) + "\n", encoding="utf-8")
     open_bundle(folder, bundle.task)

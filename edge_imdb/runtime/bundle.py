@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..data.text import Truncation
-from ..errors import BundleError
+from ..errors import BundleError, raised_by
 from . import behaviour
 from .behaviour import Behaviour, EarlyExit, get
 from .external_data import check_external_data
@@ -20,13 +20,14 @@ FORMAT = 2
 MANIFEST = "edge.json"
 TOKENIZER = "tokenizer.json"
 CONFIG = "config.json"
-# The int8 graph isn't called model_quantized.onnx, because other tools open that name and expect the standard graph.
-# The edge graph takes unpadded texts without an attention mask, and for fill-mask gives logits only at [MASK].
-GRAPHS = {"fp32": "onnx/model.onnx", "int8": "onnx/model_edge.onnx"}
-# More int8 graphs on the same weights: one tells which words decided, one takes batches with an attention mask, as
-# optimum and transformers.js open them.
-MORE_GRAPHS = {"explain": "onnx/model_explain.onnx", "batch": "onnx/model_quantized.onnx"}
-# The weights of a graph, if they are in a file of their own, have the graph's name with this suffix.
+# optimum opens the first file that ends in .onnx, in any folder, and expects the standard graph's inputs and outputs.
+# So our own int8 graphs end in .pb, the other usual suffix of ONNX files; those of older bundles end in .onnx. The int8
+# graph takes one unpadded text without an attention mask, and for fill-mask gives logits only at [MASK].
+GRAPHS = {"fp32": "onnx/model.onnx", "int8": "onnx/model_edge.pb"}
+# Further int8 graphs that share their weights. ``explain`` also weighs the words. ``batch`` takes batches with an
+# attention mask, under the name that transformers.js looks for.
+MORE_GRAPHS = {"explain": "onnx/model_explain.pb", "batch": "onnx/model_quantized.onnx"}
+# The file with the weights of a graph has the graph's name with this suffix.
 DATA_SUFFIX = "_data"
 # The one file with the weights of all int8 graphs, under the name that transformers.js looks for.
 WEIGHTS = MORE_GRAPHS["batch"] + DATA_SUFFIX
@@ -40,13 +41,17 @@ _MANIFEST_LIMIT = 1 << 20
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose manifest is read and checked, and whose files are not opened yet.
+    """A bundle whose manifest was read and checked. Its other files aren't open yet.
 
-    A fill-mask bundle has no ``labels``, its ``temperature`` is 1, and of ``truncation`` it uses only the length. If
+    A fill-mask bundle has no ``labels``, its ``temperature`` is 1, and it uses only the length of ``truncation``. If
     ``early_exit`` is None, every review is read once, at full length. ``token_dropping`` has the share of the tokens
-    that the int8 graph keeps after each layer but the last; None if it keeps all. ``digest`` is the manifest's sha256,
-    which identifies the whole bundle, because it covers the hashes of all files. ``metrics``, ``quantization`` and
-    ``versions`` are for people to read.
+    that the int8 graph keeps after each layer but the last; None if it keeps all. ``digest`` is the sha256 of the
+    manifest, which identifies the whole bundle, because it covers the hashes of all files. ``metrics``,
+    ``quantization`` and ``versions`` are for people to read.
+
+    >>> bundle = open_bundle(EMBEDDED / "sentiment", "sentiment")
+    >>> bundle.labels, sorted(bundle.graphs)
+    (['neg', 'pos'], ['batch', 'explain', 'int8'])
     """
 
     path: Path
@@ -64,10 +69,10 @@ class Bundle:
     versions: dict[str, str]
 
     def file(self, name: str, hashed: bool = True) -> Path:
-        """Check the size and the sha256 of one file and return its path. Raises BundleError, which names the file.
+        """Check the size and the sha256 of one file, and return its path. Raises BundleError, which names the file.
 
-        It may be a link to anywhere, as in the Hub's cache: what makes a file the bundle's is its hash, not its place.
-        With ``hashed`` False the sha256 is not checked: the caller must do that before it uses the content.
+        The file may be a link to anywhere, as in the Hub's cache, because its hash shows that it belongs to the bundle.
+        With ``hashed`` False the sha256 is not checked; the caller must check it before using the content.
         """
         entry = self.files.get(name)
         path = self.path / name
@@ -83,9 +88,9 @@ class Bundle:
                     "it was altered or truncated; export or copy the bundle again."
                 )
             digest = sha256(path) if hashed else entry["sha256"]
-        except BundleError:
-            raise
         except OSError as error:
+            if not raised_by(error):
+                raise
             raise BundleError(f"{path} can't be read ({error.strerror}): export or copy the bundle again.") from None
         if digest != entry["sha256"]:
             raise BundleError(f"{path} doesn't match its sha256 in {MANIFEST}: export or copy the bundle again.")
@@ -113,7 +118,7 @@ class Bundle:
         return next((name for name in names if name in self.files or (self.path / name).exists()), None)
 
     def needed(self, precision: str) -> list[str]:
-        """The names of a graph and of the file with its weights, as far as the manifest lists them."""
+        """The names of a graph and of the file with its weights. A name that the manifest doesn't list is left out."""
         return [name for name in (self.graphs[precision], self.weights(precision)) if name in self.files]
 
     def size(self, precision: str) -> int:
@@ -123,10 +128,13 @@ class Bundle:
 
 
 def find_bundle(task: str, model: str | os.PathLike[str] | None = None, local: bool = False) -> tuple[Path, str]:
-    """The folder of the bundle to use for ``task``, which may not exist, and why it is used.
+    """The folder of the bundle to use for ``task``, and the reason why. The folder may not exist.
 
-    With ``local``, ./models/TASK comes before the embedded one. That is for commands; the results of a library must not
-    change with the working directory of a program.
+    With ``local``, ./models/TASK has priority over the embedded bundle. Only commands use that, because the results of
+    a library must not depend on the working directory.
+
+    >>> find_bundle("sentiment", "my/bundle")[1]
+    'asked for'
     """
     here = Path("models", task)
     if model is not None:
@@ -140,7 +148,7 @@ def find_bundle(task: str, model: str | os.PathLike[str] | None = None, local: b
 
 
 def open_bundle(path: Path, task: str | None) -> Bundle:
-    """Read and check the manifest of a bundle of ``task``, None for any. Raises BundleError, naming what is wrong."""
+    """Read and check the manifest of a bundle of ``task``; None accepts any task. Raises BundleError."""
     manifest = path / MANIFEST
     if not path.is_dir():
         raise BundleError(f"There is no bundle in {path}: make one with `edge-imdb export {task} --quantize`.")
@@ -159,6 +167,8 @@ def open_bundle(path: Path, task: str | None) -> Bundle:
     except BundleError:
         raise
     except OSError as error:
+        if not raised_by(error):
+            raise
         raise BundleError(f"{manifest} can't be read ({error.strerror}): check its permissions.") from None
     try:
         if len(content) > _MANIFEST_LIMIT:
@@ -180,7 +190,7 @@ def _parse(path: Path, record: Any, task: str | None) -> Bundle:
     if found not in behaviour.tasks:
         raise ValueError(f"'task' is {found!r:.80}")
     if found != (task or found):
-        raise BundleError(f"{path} is a {found} bundle, and a {task} bundle is needed: give the folder of one.")
+        raise BundleError(f"{path} is a {found} bundle, but a {task} bundle is needed: give the path of one.")
     own: Behaviour = behaviour.tasks[found].read_behaviour(record)
     graphs = get(record, "graphs", dict)
     files = get(record, "files", dict)
@@ -243,7 +253,7 @@ def write_manifest(
 
 
 def seal(record: dict[str, Any]) -> str:
-    """The hex digest of a manifest without its ``sha256``, so that an altered threshold, say, doesn't go unnoticed."""
+    """The hex digest of a manifest without its ``sha256``. It reveals an altered field, such as a threshold."""
     content = {name: value for name, value in record.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8")).hexdigest()
 

@@ -10,7 +10,7 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import BundleError
+from ..errors import BundleError, raised_by
 
 # For each message, the fields that lead to tensors: field number and kind of message.
 _FIELDS: dict[str, dict[int, str]] = {
@@ -51,6 +51,8 @@ def check_external_data(graph: Path, data: Path | None) -> None:
     except BundleError:
         raise
     except OSError as error:
+        if not raised_by(error):
+            raise
         raise BundleError(f"{graph} can't be read ({error.strerror}): export or copy the bundle again.") from None
 
 

@@ -1,6 +1,6 @@
-"""fetch, upload, check_access: the Hugging Face Hub. Nothing else imports huggingface_hub, which tokenizers brings.
+"""fetch, upload, check_access, check_name: the Hugging Face Hub.
 
-Written for huggingface_hub 0.36 to 2.x.
+Only this module imports huggingface_hub, which tokenizers depends on. It works with versions 0.36 to 2.x.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..errors import HubError, UsageError, first_line
+from ..errors import HubError, UsageError, first_line, raised_by
 from .bundle import MANIFEST, open_bundle
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -23,18 +23,25 @@ _ENDPOINT = "https://huggingface.co"
 CONFIG = "config.json"
 CHECKPOINT_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# The packages whose exceptions huggingface_hub raises: requests up to version 0.36, httpx from 1.0 on.
+_PACKAGES = ("huggingface_hub", "requests", "urllib3", "httpx", "httpcore", "hf_xet", "filelock")
 
 
 def is_repository(model: str | os.PathLike[str] | None) -> bool:
-    """Whether ``model`` names a repository, such as ``user/repo``: it is a str, and no folder of that name exists."""
+    """Whether ``model`` is the name of a Hub repository: a str such as ``user/repo``, and no such path exists.
+
+    >>> is_repository("user/repo"), is_repository("models"), is_repository(None)
+    (True, False, False)
+    """
     return isinstance(model, str) and _NAME.fullmatch(model) is not None and not Path(model).exists()
 
 
 def fetch(repository: str, name: str, revision: str | None = None) -> Path:
-    """The path of one file of a repository in the local cache, downloaded if it isn't there. Raises HubError.
+    """Download one file of a repository to the local cache, unless it is there, and return its path.
 
-    ``revision`` is a branch, a tag or a commit, None the main branch. Without a network the cache is used as it is; a
-    file of a commit that is in the cache needs no request. The folder of a repository's files has their commit's name.
+    ``revision`` is a branch, a tag or a commit; None means the main branch. Without a network, the cached file is used.
+    A file of a given commit that is in the cache needs no request. The name of the folder that holds the files is the
+    commit. Raises HubError.
     """
     from huggingface_hub import HfApi, errors, hf_hub_download
 
@@ -49,17 +56,19 @@ def fetch(repository: str, name: str, revision: str | None = None) -> Path:
             HfApi().model_info(repository, revision=revision, timeout=_TIMEOUT)
         except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
             raise
-        except Exception:
+        except Exception as error:
+            if not raised_by(error, *_PACKAGES):
+                raise
             away = True
         return Path(hf_hub_download(repository, name, revision=revision, local_files_only=away))
 
 
 def go_offline_if_unreachable(*names: str) -> None:
-    """Set HF_HUB_OFFLINE if one of ``names`` is no path here, so must be a Hub id, and the Hub can't be reached.
+    """Set HF_HUB_OFFLINE if one of ``names`` is not a local path, and the Hub can't be reached.
 
-    Without a network, transformers and datasets try again and again, for up to a minute, before they look into their
-    caches. Told that they are offline, they look there at once. They read the variable when they are imported, so call
-    this before that. Any answer from the Hub, and any error that is not about the network, leaves things as they are.
+    Without a network, transformers and datasets retry for up to a minute before they look into their caches. With
+    HF_HUB_OFFLINE they look there at once. They read the variable when they are imported, so call this function first.
+    It changes nothing if the Hub gives any answer, or if an error isn't about the network.
     """
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     if offline or all(Path(name).exists() for name in names):
@@ -80,7 +89,7 @@ def go_offline_if_unreachable(*names: str) -> None:
 
 
 def fetch_bundle(repository: str, task: str, revision: str | None = None) -> Path:
-    """The folder of a repository's bundle in the local cache, with every file of it. Raises HubError, BundleError."""
+    """Download every file of a bundle, and return its folder in the local cache. Raises HubError or BundleError."""
     folder = fetch(repository, MANIFEST, revision).parent
     for name in open_bundle(folder, task).files:
         fetch(repository, name, folder.name)
@@ -126,16 +135,18 @@ def fetch_checkpoint(repository: str, revision: str | None = None) -> Path:
 
 
 def check_access(repository: str) -> None:
-    """Raise HubError unless the Hub can be reached and the user is logged in and may write to ``repository``.
+    """Check that the Hub can be reached, and that the user is logged in and may write to ``repository``.
 
-    Nothing is created there. Raises UsageError if ``repository`` is not ``user/repo``.
+    Creates nothing there. Raises HubError, or UsageError if ``repository`` is not a valid name.
     """
     from huggingface_hub import HfApi
 
-    _check_name(repository)
+    check_name(repository)
     try:
         me = HfApi().whoami()
     except Exception as error:
+        if not raised_by(error, *_PACKAGES):
+            raise
         raise HubError(
             f"Nothing could be uploaded to {repository} ({first_line(error)}): log in with `hf auth login`, and check "
             "the network."
@@ -153,20 +164,22 @@ def check_access(repository: str) -> None:
 
 
 def upload(folder: Path, names: Sequence[str], repository: str, private: bool = False) -> str:
-    """Upload files of ``folder`` in one commit and return the repository's address. It is created if it is missing.
+    """Upload files of ``folder`` in one commit, and return the address of the repository.
 
-    ``private`` applies to a new repository. The folder stays as it is. Raises HubError, or UsageError if ``repository``
-    is not ``user/repo``.
+    A missing repository is created, and made private if ``private`` is True. The folder isn't changed. Raises HubError,
+    or UsageError if ``repository`` is not a valid name.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    _check_name(repository)
+    check_name(repository)
     try:
         api = HfApi()
         address = api.create_repo(repository, exist_ok=True, private=private)
         files = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(folder / name)) for name in names]
         api.create_commit(repository, files, commit_message="Upload by edge-imdb")
     except Exception as error:
+        if not raised_by(error, *_PACKAGES):
+            raise
         raise HubError(
             f"The upload to {repository} failed ({first_line(error)}); {folder} is complete: log in with `hf auth "
             f"login`, check the network, and try again with `edge-imdb push {folder} {repository}`."
@@ -174,14 +187,26 @@ def upload(folder: Path, names: Sequence[str], repository: str, private: bool = 
     return str(address)
 
 
-def _check_name(repository: str) -> None:
-    if _NAME.fullmatch(repository) is None:
+def check_name(repository: str) -> None:
+    """Raise UsageError unless ``repository`` is a valid name, ``user/repo``, to upload to. Needs no network.
+
+    The Hub's rules: letters, digits, ``-``, ``_`` and ``.``; at most 96 characters; no ``--`` and no ``..``; no ``-``
+    or ``.`` at either end of a part; and no ``.git`` at the end. Source: ``huggingface_hub.utils.validate_repo_id``.
+
+    >>> check_name("user/repo")
+    >>> check_name("not a name")
+    Traceback (most recent call last):
+    edge_imdb.errors.UsageError: 'not a name' is not the name of a Hub repository: give user/repo.
+    """
+    part = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
+    fits = re.fullmatch(f"{part}/{part}", repository) and len(repository) <= 96
+    if not fits or "--" in repository or ".." in repository or repository.endswith(".git"):
         raise UsageError(f"{repository!r} is not the name of a Hub repository: give user/repo.")
 
 
 @contextlib.contextmanager
 def _errors(repository: str, name: str, revision: str | None) -> Iterator[None]:
-    """Each way in which a download fails as one sentence."""
+    """Translate the exceptions of a download into HubError."""
     from huggingface_hub import errors
 
     try:
@@ -213,6 +238,8 @@ def _errors(repository: str, name: str, revision: str | None) -> Iterator[None]:
         )
         raise HubError(f"The repository {repository} {what}.") from error
     except Exception as error:
+        if not raised_by(error, *_PACKAGES):
+            raise
         raise HubError(
             f"{name} of {repository} couldn't be fetched ({first_line(error)}): check the network, the disk's space "
             "and permissions, then try again."

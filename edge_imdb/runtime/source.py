@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import BundleError, UsageError
 from .bundle import MANIFEST, Bundle, find_bundle, open_bundle
-from .hub import is_repository
+from .hub import fetch, is_repository
 
 
 class Source:
@@ -35,9 +35,6 @@ class Source:
         path, self.reason = find_bundle(task, model)
         self.name = "embedded" if self.reason == "embedded" else str(path)
         if isinstance(model, str) and is_repository(model):
-            # Imported here, because huggingface_hub takes a second to import.
-            from .hub import fetch
-
             path = fetch(model, MANIFEST, revision).parent
             self.repository = (model, path.name)
             self.name = f"{model} at {path.name[:12]}"
@@ -53,8 +50,6 @@ class Source:
     def fetch(self, *names: str) -> None:
         """Download files that are not in the local cache yet, if the bundle is on the Hub. Raises HubError."""
         if self.repository is not None:
-            from .hub import fetch
-
             for name in names:
                 fetch(self.repository[0], name, self.repository[1])
 

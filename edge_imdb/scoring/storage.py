@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..data.tables import files_below, hidden, require
-from ..errors import InputError, MissingDependencyError, OutputError, first_line
+from ..errors import InputError, MissingDependencyError, OutputError, first_line, raised_by
 from ..output import discard, locked, sync_folder, whole_file
 
 # Seconds: how often a writer on an object store says that it lives, and for how long it is believed.
@@ -142,9 +142,9 @@ def _remote(name: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise InputError(f"There is no file or folder {name}: check the address.") from None
-    except (InputError, MissingDependencyError):
-        raise
     except Exception as error:
+        if not raised_by(error):
+            raise
         reason = first_line(error)
         raise InputError(
             f"{name} can't be read ({reason}): check the address, the network and your permissions."
@@ -288,9 +288,9 @@ class _Objects(Store):
     def _said(self, what: str) -> Iterator[None]:
         try:
             yield
-        except OutputError:
-            raise
         except Exception as error:
+            if not raised_by(error):
+                raise
             reason = first_line(error)
             raise OutputError(
                 f"{what} can't be written ({reason}): finished parts are kept; fix this and run the same command again."

@@ -55,7 +55,7 @@ CARD = Card(
     int8="The int8 graph is for the edge: its only input is `input_ids`, one text without padding, and it gives "
     "`logits (1, labels)`.",
     others="On the same weights, `onnx/model_quantized.onnx` takes batches with an attention mask, for optimum and "
-    "transformers.js, and `onnx/model_explain.onnx` also says which words decided.",
+    "transformers.js, and `onnx/model_explain.pb` also says which words decided.",
     example=("Sentiment", "great film"),
     about=_about,
     data=_data,
