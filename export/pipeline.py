@@ -7,6 +7,7 @@ has an Exporter for the parts that differ.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 from collections.abc import Callable
@@ -86,10 +87,14 @@ def _export(
         )
     if options.token_dropping is not None:
         task.reschedule(Schedule.parse(options.token_dropping))
-    with quiet(), staging(target) as folder:
+    # Bundles are closed before the folder is renamed, which Windows refuses while a session maps the weights.
+    with quiet(), staging(target) as folder, contextlib.ExitStack() as opened:
         figures: Figures = {}
         recipe: dict[str, Any] | None = None
         early_exit: EarlyExit | None = None
+
+        def open_graph(precision: str, exact: bool = False) -> Any:
+            return opened.enter_context(task.open(folder, precision, exact))
 
         def write_edge_json() -> None:
             behaviour = task.behaviour(folder)
@@ -108,7 +113,7 @@ def _export(
         write_fp32(task.source, folder, task.optimum)
         # Without figures for now, because the runtime measures them by opening the bundle.
         write_edge_json()
-        fp32 = task.open(folder, "fp32")
+        fp32 = open_graph("fp32")
         difference = task.difference(fp32)
         say(f"fp32 against PyTorch: logits differ by at most {difference:.1e}")
         if not difference <= TOLERANCE:
@@ -135,26 +140,27 @@ def _export(
             add_graphs(folder, task.name)
             write_edge_json()
             if options.token_dropping is not None:
-                task.recalibrate(task.open(folder, "int8"))
+                task.recalibrate(open_graph("int8"))
                 write_edge_json()
-            int8 = task.open(folder, "int8", exact=True)
+            int8 = open_graph("int8", exact=True)
             figures["validation_int8"] = _lasting(task.measure(int8))
             say(f"int8 on {task.describe(figures['validation_int8'])}")
             task.check_gate(figures["validation_fp32"], figures["validation_int8"], options)
             if task.schedule is not None:
-                int8 = task.open(folder, "int8")
+                int8 = open_graph("int8")
                 figures["validation_int8_token_dropping"] = _lasting(task.measure(int8))
                 say(f"int8 with token dropping on {task.describe(figures['validation_int8_token_dropping'])}")
                 task.check_gate(figures["validation_fp32"], figures["validation_int8_token_dropping"], options)
             early_exit = task.early_exit(int8)
             if early_exit is not None:
                 write_edge_json()
-                figures["validation_int8_early_exit"] = _lasting(task.measure(task.open(folder, "int8")))
+                figures["validation_int8_early_exit"] = _lasting(task.measure(open_graph("int8")))
                 say(
                     f"int8 with an early exit at {early_exit.length} tokens on "
                     f"{task.describe(figures['validation_int8_early_exit'])}"
                 )
 
+        opened.close()
         for split in ("validation", "test"):
             if split in task.metrics:
                 figures[f"{split}_pytorch"] = _lasting(task.metrics[split])

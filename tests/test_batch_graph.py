@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from edge_imdb import FillMask, Sentiment
 from edge_imdb.errors import GateError
-from edge_imdb.runtime.bundle import EMBEDDED, MORE_GRAPHS
+from edge_imdb.runtime.bundle import EMBEDDED, MANIFEST, MORE_GRAPHS, open_bundle, seal
 
 TEXTS = [
     "A great film.",
@@ -67,7 +67,66 @@ def test_a_batch_of_masked_texts_has_the_logits_of_each_alone_at_its_masks(level
     for text, ids, logits in zip(MASKED, feed["input_ids"], found, strict=True):
         alone = fill.logits(fill.tokenizer.encode(text).ids)
         np.testing.assert_array_equal(logits[ids == mask], alone)
-        assert not logits[ids != mask].any()
+
+
+UNMASKED = ["A film that I would see again.", "The plot is thin, and the dialogue wooden."]
+
+
+@pytest.fixture(scope="module")
+def fp32(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """transformers' own model in fp32, on the weights of the embedded fill-mask bundle."""
+    from transformers import DistilBertForMaskedLM
+
+    from edge_imdb.edge_graph.read import write_checkpoint
+
+    folder = tmp_path_factory.mktemp("checkpoint")
+    write_checkpoint(open_bundle(EMBEDDED / "fill-mask", "fill-mask"), folder)
+    return DistilBertForMaskedLM.from_pretrained(folder).eval()
+
+
+@pytest.mark.parametrize("texts", [UNMASKED, MASKED, UNMASKED + MASKED], ids=["no mask", "masks", "both"])
+def test_every_position_of_a_text_has_its_logits_with_or_without_masks(texts: list[str], fp32: Any) -> None:
+    import torch
+
+    feed = padded(texts, EMBEDDED / "fill-mask")
+    found = session(EMBEDDED / "fill-mask", "ORT_ENABLE_ALL").run(["logits"], feed)[0]
+    with torch.no_grad():
+        expected = fp32(**{name: torch.from_numpy(rows) for name, rows in feed.items()}).logits.numpy()
+    read = feed["attention_mask"] == 1
+    # Only the activations differ, which are 8 bits wide: the words are almost always the same.
+    assert np.corrcoef(found[read].ravel(), expected[read].ravel())[0, 1] > 0.995
+    assert (found[read].argmax(axis=-1) == expected[read].argmax(axis=-1)).mean() > 0.9
+    assert not found[~read].any()
+
+
+@pytest.mark.parametrize("task", ["sentiment", "fill-mask"])
+def test_a_row_of_attention_that_is_all_zero_is_read_as_if_it_were_all_one(task: str) -> None:
+    texts = TEXTS if task == "sentiment" else UNMASKED + MASKED
+    feed = padded(texts, EMBEDDED / task)
+    run = session(EMBEDDED / task, "ORT_ENABLE_ALL").run
+    expected, feed["attention_mask"][1] = run(["logits"], feed)[0], 0
+    found = run(["logits"], feed)[0]
+    whole = np.ones_like(feed["input_ids"][1:2])
+    alone = run(["logits"], {"input_ids": feed["input_ids"][1:2], "attention_mask": whole})[0]
+    np.testing.assert_array_equal(found[1], alone[0])
+    others = [row for row in range(len(texts)) if row != 1]
+    np.testing.assert_array_equal(found[others], expected[others])
+    assert np.isfinite(found).all()
+
+
+def test_texts_of_masks_alone_and_batches_of_nothing_have_logits_too() -> None:
+    run = session(EMBEDDED / "fill-mask", "ORT_DISABLE_ALL").run
+    ids = np.full((2, 4), 103)
+    assert np.isfinite(run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]).all()
+    for shape in ((0, 4), (2, 0)):
+        nothing = np.ones(shape, dtype=np.int64)
+        for task in ("sentiment", "fill-mask"):
+            assert (
+                session(EMBEDDED / task, "ORT_DISABLE_ALL")
+                .run(["logits"], {"input_ids": nothing, "attention_mask": nothing})[0]
+                .size
+                == 0
+            )
 
 
 @pytest.mark.parametrize("task", ["sentiment", "fill-mask"])
@@ -99,21 +158,80 @@ def test_padding_on_the_left_changes_nothing() -> None:
     np.testing.assert_array_equal(run(["logits"], left)[0], run(["logits"], feed)[0])
 
 
-def test_optimum_opens_the_bundle_for_one_text_and_for_lists() -> None:
+@pytest.mark.parametrize("where", [{}, {"subfolder": "onnx"}], ids=["the folder", "subfolder"])
+def test_optimum_opens_sentiment_by_its_folder_alone(where: dict[str, str]) -> None:
     from optimum.onnxruntime import ORTModelForSequenceClassification
     from transformers import AutoTokenizer, pipeline
 
     folder = EMBEDDED / "sentiment"
-    model = ORTModelForSequenceClassification.from_pretrained(folder, file_name=MORE_GRAPHS["batch"].split("/")[1])
+    model = ORTModelForSequenceClassification.from_pretrained(folder, **where)
     classify = pipeline("text-classification", model=model, tokenizer=AutoTokenizer.from_pretrained(folder), top_k=None)
     sentiment = Sentiment(folder, threads=1)
     for given in (TEXTS[1], TEXTS):
-        found = classify(given, batch_size=4)
-        for text, ranked in zip([given] if isinstance(given, str) else given, found, strict=True):
-            logits = sentiment.logits(text)
-            expected = np.exp(logits) / np.exp(logits).sum()
-            scores = {entry["label"]: entry["score"] for entry in ranked}
-            np.testing.assert_allclose([scores["neg"], scores["pos"]], expected, atol=1e-6)
+        for padding in (True, "max_length"):
+            found = classify(given, batch_size=4, padding=padding, truncation=True)
+            for text, ranked in zip([given] if isinstance(given, str) else given, found, strict=True):
+                logits = sentiment.logits(text)
+                expected = np.exp(logits) / np.exp(logits).sum()
+                scores = {entry["label"]: entry["score"] for entry in ranked}
+                np.testing.assert_allclose([scores["neg"], scores["pos"]], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("where", [{}, {"subfolder": "onnx"}], ids=["the folder", "subfolder"])
+def test_optimum_opens_fill_mask_by_its_folder_alone(where: dict[str, str]) -> None:
+    from optimum.onnxruntime import ORTModelForMaskedLM
+    from transformers import AutoTokenizer
+
+    folder = EMBEDDED / "fill-mask"
+    model, tokenizer = ORTModelForMaskedLM.from_pretrained(folder, **where), AutoTokenizer.from_pretrained(folder)
+    fill = FillMask(folder, threads=1)
+    for padding in (True, "max_length"):
+        feed = tokenizer(MASKED + UNMASKED, padding=padding, max_length=64, return_tensors="np")
+        found = model(**feed).logits
+        assert np.isfinite(found).all()
+        for text, ids, logits in zip(MASKED, feed["input_ids"], found, strict=False):
+            alone = fill.logits(fill.tokenizer.encode(text).ids)
+            np.testing.assert_array_equal(logits[ids == tokenizer.mask_token_id], alone)
+
+
+def test_optimum_opens_the_fp32_graph_of_a_bundle_that_has_one(tiny_bundle: Path) -> None:
+    from optimum.onnxruntime import ORTModelForSequenceClassification
+    from transformers import AutoTokenizer
+
+    model = ORTModelForSequenceClassification.from_pretrained(tiny_bundle)
+    feed = AutoTokenizer.from_pretrained(tiny_bundle)(
+        TEXTS[:2], padding="max_length", max_length=32, return_tensors="np"
+    )
+    sentiment = Sentiment(tiny_bundle, precision="fp32")
+    np.testing.assert_allclose(model(**feed).logits, [sentiment.logits(text) for text in TEXTS[:2]], atol=1e-4)
+
+
+def older(folder: Path, target: Path) -> Path:
+    """A copy of a bundle with the names that its graphs had before."""
+    shutil.copytree(folder, target)
+    record = json.loads((target / MANIFEST).read_text())
+    for key, name in record["graphs"].items():
+        if name.endswith(".pb"):
+            record["graphs"][key] = name.replace(".pb", ".onnx")
+            (target / name).rename(target / record["graphs"][key])
+            record["files"][record["graphs"][key]] = record["files"].pop(name)
+    (target / MANIFEST).write_text(json.dumps({**record, "sha256": seal(record)}))
+    return target
+
+
+def test_an_older_bundle_still_opens_and_can_be_upgraded(tmp_path: Path) -> None:
+    from edge_imdb.edge_graph.derived_graphs import upgrade
+
+    folder = older(EMBEDDED / "sentiment", tmp_path / "older")
+    assert (folder / "onnx" / "model_edge.onnx").exists()
+    expected = Sentiment(threads=1).explain(TEXTS[1])
+    assert Sentiment(folder, threads=1).explain(TEXTS[1]) == expected
+    upgrade(folder)
+    assert {path.name for path in (folder / "onnx").glob("*.onnx")} == {"model_quantized.onnx"}
+    assert Sentiment(folder, threads=1).explain(TEXTS[1]) == expected
+    written, embedded = (open_bundle(path, "sentiment").files for path in (folder, EMBEDDED / "sentiment"))
+    for name in written.keys() - {"README.md"}:
+        assert written[name] == embedded[name]
 
 
 def test_transformers_js_opens_both_bundles_with_no_options(tmp_path: Path) -> None:
