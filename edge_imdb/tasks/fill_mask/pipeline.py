@@ -360,8 +360,11 @@ class FillMask(TransformersInterface):
             return self._fill_together(ids, masks, groups[0], top_k, allowed, max(beams, top_k))
         filled: list[list[dict[str, Any]]] = []
         for start, stop in groups:
-            for scores in softmax(self.logits(self._window(ids, start, stop))):
-                place = masks[len(filled)]
+            # A window may also hold masks that the window before it has filled.
+            inside = [place for place in masks if start < place <= stop]
+            for place, scores in zip(inside, softmax(self.logits(self._window(ids, start, stop))), strict=True):
+                if place < masks[len(filled)]:
+                    continue
                 filled.append(
                     [
                         {
