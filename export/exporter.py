@@ -23,8 +23,6 @@ class Exporter(ABC, Generic[Model]):
     """The steps of an export that differ between tasks; see ``export_run``."""
 
     name: ClassVar[str]
-    # The task as optimum's exporter calls it.
-    optimum: ClassVar[str]
 
     def __init__(self, source: Path, metrics: dict[str, Any]) -> None:
         self.source, self.metrics = source, metrics

@@ -28,7 +28,6 @@ COMPARED = 8
 
 class FillMaskExporter(Exporter[FillMask]):
     name = TASK
-    optimum = "fill-mask"
 
     def read(self, options: dict[str, Any]) -> list[str]:
         texts = load_texts(options)

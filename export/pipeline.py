@@ -110,7 +110,7 @@ def _export(
             )
 
         say("exporting the fp32 graph")
-        write_fp32(task.source, folder, task.optimum)
+        write_fp32(task.source, folder, TASKS[task.name].pipeline_tag)
         # Without figures for now, because the runtime measures them by opening the bundle.
         write_edge_json()
         fp32 = open_graph("fp32")

@@ -34,7 +34,6 @@ ENOUGH = 1000
 
 class SentimentExporter(Exporter[Sentiment]):
     name = TASK
-    optimum = "text-classification"
 
     def read(self, options: dict[str, Any]) -> list[str]:
         corpus = read_corpus(options)

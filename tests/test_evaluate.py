@@ -15,13 +15,12 @@ import pytest
 from click.testing import CliRunner, Result
 from conftest import make_reviews, write_csv
 
-from edge_imdb.cli import evaluate as command
-from edge_imdb.cli.evaluate import confusion_table, label_table
 from edge_imdb.cli.main import cli
 from edge_imdb.data import metrics
 from edge_imdb.data.datasets import Reviews
 from edge_imdb.errors import EdgeImdbError
-from edge_imdb.tasks import figures
+from edge_imdb.tasks.sentiment import evaluation, figures
+from edge_imdb.tasks.sentiment.evaluation import confusion_table, label_table
 
 SHARES = ["precision", "recall", "f1", "support"]
 
@@ -39,7 +38,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(cli, ["evaluate", *map(str, arguments)])
 
 
-@pytest.mark.parametrize("module", [command, metrics, figures])
+@pytest.mark.parametrize("module", [evaluation, metrics, figures])
 def test_examples_in_docstrings(module: Any) -> None:
     names = {"np": np, "Reviews": Reviews, **vars(module)}
     done = doctest.testmod(module, extraglobs=names)

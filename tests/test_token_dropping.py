@@ -137,7 +137,7 @@ def test_ones_for_its_shares_give_the_bits_of_a_graph_that_drops_nothing(
 
 
 def test_the_mask_of_a_fill_mask_model_is_never_dropped(fill_run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="for sentiment alone"):
+    with pytest.raises(UsageError, match="is for classifiers, and the task is fill-mask"):
         write_edge(fill_run, tmp_path / "edge.onnx", "fill-mask", mask_id=4, schedule=HALF)
 
 

@@ -47,13 +47,14 @@ from ..data.masking import (
 from ..data.splits import fingerprint
 from ..errors import DataError, UsageError
 from ..runtime.torch_device import computes_bf16
+from ..tasks.fill_mask import FillMaskTask
 from .base import check_vocabulary, interpolate, load_masked_lm, load_tokenizer
 from .energy import EnergyMeter
 from .options import FillMaskOptions, hyperparameters
 from .progress import check_finite, read_log, write_record
 from .runs import Run, described, fingerprint_of, has_accelerator, open_run, setting
 
-TASK = "fill-mask"
+TASK = FillMaskTask.name
 CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"
 LOG_STEPS = 20

@@ -36,6 +36,7 @@ from ..data.text import ReviewEncoder, Truncation, clean
 from ..edge_graph.schedule import Schedule
 from ..errors import DataError, UsageError
 from ..runtime.torch_device import computes_bf16
+from ..tasks.sentiment import SentimentTask
 from .base import (
     check_vocabulary,
     classifies,
@@ -54,7 +55,7 @@ from .options import SentimentOptions, hyperparameters
 from .progress import ProgressBar, RunLog, Steps, StopIfDiverged, check_finite, read_log
 from .runs import Run, described, fingerprint_of, has_accelerator, open_run, setting
 
-TASK = "sentiment"
+TASK = SentimentTask.name
 # A validation log loss over this share of the log loss of a guess means that the run has learnt next to nothing.
 HARDLY = 0.9
 

@@ -64,10 +64,21 @@ class ReviewOptions(tasks.ReviewOptions):
     )
 
     def open(self, task: str, options: ModelOptions) -> Any:
-        """Open a bundle of ``task``. With several workers, a review gets one thread unless --threads says otherwise."""
-        behaviour = dataclasses.asdict(self)
-        if behaviour.pop("workers") > 1 and options.threads is None:
+        """Open a bundle of ``task``. With several workers, a review gets one thread unless --threads says otherwise.
+
+        Raises UsageError for an option that the task doesn't have, and the errors of the task's pipeline.
+        """
+        if self.workers > 1 and options.threads is None:
             options = dataclasses.replace(options, threads=1)
+        behaviour = {}
+        for field in dataclasses.fields(tasks.ReviewOptions):
+            value = getattr(self, field.name)
+            if TASKS[task].takes(field.name):
+                behaviour[field.name] = value
+            elif value != field.default:
+                others = [other for other in TASKS if TASKS[other].takes(field.name)]
+                flag = field.name.replace("_", "-")
+                raise UsageError(f"--{flag} is for {' and '.join(others)}, and the task is {task}: leave it out.")
         return options.open(task, **behaviour)
 
 

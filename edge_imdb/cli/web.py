@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ..errors import UsageError
+from ..tasks import TASKS
 from .common import say
+
+
+def _model_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options for the bundle of each task on the page. The command gets the bundles by task in ``models``."""
+    shown = [task for task in TASKS if TASKS[task].page_graph]
+
+    @functools.wraps(command)
+    def grouped(**values: Any) -> None:
+        values["models"] = models = {}
+        for task in shown:
+            name = task.replace("-", "_")
+            path, without = values.pop(name), values.pop(f"without_{name}", False)
+            if path is not None and without:
+                raise UsageError(f"Give --{task} or --without-{task}, not both.")
+            if not without:
+                models[task] = path
+        command(**values)
+
+    decorated: Callable[..., None] = grouped
+    for task in reversed(shown):
+        if not TASKS[task].page_needs:
+            text = f"Leave out the {task} model."
+            decorated = click.option(f"--without-{task}", is_flag=True, help=text)(decorated)
+        text = f"Folder of a {task} bundle."
+        decorated = click.option(f"--{task}", type=click.Path(path_type=Path), help=text)(decorated)
+    return decorated
 
 
 @click.command()
 @click.option("--build", type=click.Path(path_type=Path), help="Write the page to this folder instead of serving it.")
 @click.option("--overwrite", is_flag=True, help="Replace the page that is already in that folder.")
-@click.option("--sentiment", type=click.Path(path_type=Path), help="Folder of a sentiment bundle.")
-@click.option("--fill-mask", type=click.Path(path_type=Path), help="Folder of a fill-mask bundle.")
-@click.option("--without-fill-mask", is_flag=True, help="Leave out the model that fills in masked words.")
+@_model_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -28,9 +56,7 @@ from .common import say
 def web(
     build: Path | None,
     overwrite: bool,
-    sentiment: Path | None,
-    fill_mask: Path | None,
-    without_fill_mask: bool,
+    models: dict[str, Path | None],
     host: str,
     port: int,
     no_browser: bool,
@@ -44,15 +70,10 @@ def web(
     edge-imdb web
     edge-imdb web --build site/
     """
-    if without_fill_mask and fill_mask is not None:
-        raise UsageError("Give --fill-mask or --without-fill-mask, not both.")
     if overwrite and build is None:
         raise UsageError("--overwrite is for --build: leave it out.")
     from ..web.site import build_site, make_site
 
-    models: dict[str, Path | None] = {"sentiment": sentiment}
-    if not without_fill_mask:
-        models["fill-mask"] = fill_mask
     if build is not None:
         size = build_site(build, models, overwrite=overwrite)
         say(f"wrote {build} ({size / 1e6:.1f} MB): any static web host can serve it, over HTTPS")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from ..runtime.bundle import Bundle
     from ..runtime.model import Pipeline
     from .card import Card
+    from .evaluation import DataOptions, Evaluation, Progress
     from .http import Http
     from .rows import RowOptions
 
@@ -73,6 +75,11 @@ class Task(ABC):
     @abstractmethod
     def card(self) -> Card:
         """The task's parts of a model card."""
+
+    @property
+    @abstractmethod
+    def evaluate(self) -> Callable[[Any, DataOptions, int, Progress], Evaluation]:
+        """Measure an open model on a data set, with this many texts at a time, for ``edge-imdb evaluate``."""
 
     @abstractmethod
     def reads(self, bundle: Bundle) -> str:

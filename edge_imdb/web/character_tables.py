@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 
 from ..data import emoji
 from ..runtime.bundle import EMBEDDED, TOKENIZER
+from ..tasks import DEFAULT_TASK
 
 TARGET = Path(__file__).parent / "static" / "tables.mjs"
 # A combining mark of class 224 that the normalizer keeps.
@@ -34,7 +35,7 @@ def write_tables(target: Path = TARGET) -> None:
 
 def render_tables() -> str:
     """The text of the module. It depends only on the versions of Python and of tokenizers."""
-    tokenizer = Tokenizer.from_file(str(EMBEDDED / "sentiment" / TOKENIZER))
+    tokenizer = Tokenizer.from_file(str(EMBEDDED / DEFAULT_TASK / TOKENIZER))
     deleted, spaces, apart, punctuation, changed = [], [], [], [], {}
     survivors: set[str] = set()
     for point in range(sys.maxunicode + 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ...runtime.behaviour import Behaviour
@@ -10,6 +11,7 @@ from ..task import VOCABULARY, Task
 if TYPE_CHECKING:
     from ...runtime.bundle import Bundle
     from ..card import Card
+    from ..evaluation import DataOptions, Evaluation, Progress
     from ..http import Http
     from .pipeline import FillMask
     from .rows import FillMaskRows
@@ -57,6 +59,12 @@ class FillMaskTask(Task):
         from .card import CARD
 
         return CARD
+
+    @property
+    def evaluate(self) -> Callable[[Any, DataOptions, int, Progress], Evaluation]:
+        from .evaluation import evaluate
+
+        return evaluate
 
     def reads(self, bundle: Bundle) -> str:
         return f"{bundle.truncation.max_length} tokens at a time: in a longer text, the parts around its masks"

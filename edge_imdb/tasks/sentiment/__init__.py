@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ...runtime.behaviour import Behaviour
@@ -10,6 +11,7 @@ from ..task import CLASSIFIER, Task
 if TYPE_CHECKING:
     from ...runtime.bundle import Bundle
     from ..card import Card
+    from ..evaluation import DataOptions, Evaluation, Progress
     from ..http import Http
     from .options import ReviewOptions
     from .pipeline import Sentiment
@@ -67,6 +69,12 @@ class SentimentTask(Task):
         from .card import CARD
 
         return CARD
+
+    @property
+    def evaluate(self) -> Callable[[Any, DataOptions, int, Progress], Evaluation]:
+        from .evaluation import evaluate
+
+        return evaluate
 
     def reads(self, bundle: Bundle) -> str:
         length = bundle.truncation.max_length

@@ -53,6 +53,12 @@ class TopicTask(Task):
 
         return CARD
 
+    @property
+    def evaluate(self) -> Any:
+        from edge_imdb.tasks.sentiment.evaluation import evaluate
+
+        return evaluate
+
     def reads(self, bundle: Bundle) -> str:
         return f"{bundle.truncation.max_length} tokens of a sentence"
 
