@@ -171,6 +171,240 @@ def test_a_base_that_is_not_there_is_named(base: str, kind: type[EdgeImdbError],
         load_tokenizer(base, 64)
 
 
+def _damaged(base: Path, folder: Path, kind: str) -> Path:
+    """A copy of a checkpoint with one thing wrong."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    copy = Path(shutil.copytree(base, folder))
+    weights = copy / "model.safetensors"
+    config = json.loads((copy / "config.json").read_text())
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 438\n"
+    match kind:
+        case "truncated":
+            weights.write_bytes(weights.read_bytes()[:-100])
+        case "nearly empty":
+            weights.write_bytes(b"\0\0\0")
+        case "no header":
+            weights.write_bytes((2).to_bytes(8, "little") + b"[]")
+        case "pointer":
+            weights.write_text(pointer)
+        case "pointer to a tokenizer":
+            (copy / "tokenizer.json").write_text(pointer)
+        case "no weights":
+            weights.unlink()
+        case "pickle":
+            weights.unlink()
+            torch.save(load_file(base / "model.safetensors"), copy / "pytorch_model.bin")
+        case "adapter":
+            weights.unlink()
+            save_file({"lora": torch.zeros(2)}, copy / "adapter_model.safetensors")
+            (copy / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+        case "adapter alone":
+            shutil.rmtree(copy)
+            copy.mkdir()
+            (copy / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+        case "gguf":
+            shutil.rmtree(copy)
+            copy.mkdir()
+            (copy / "model.gguf").write_bytes(b"GGUF")
+        case "empty":
+            shutil.rmtree(copy)
+            copy.mkdir()
+        case "missing shard":
+            weights.unlink()
+            index = {"weight_map": {"embeddings.word_embeddings.weight": "model-00001-of-00002.safetensors"}}
+            (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+        case "shard elsewhere":
+            weights.unlink()
+            index = {"weight_map": {"embeddings.word_embeddings.weight": "../../model.safetensors"}}
+            (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+        case "no tokenizer":
+            for path in [*copy.glob("tokenizer*"), *copy.glob("vocab*"), *copy.glob("special*")]:
+                path.unlink()
+        case "broken tokenizer":
+            (copy / "tokenizer.json").write_text('{"version": "1.0", "model": {"type": "Unheard"}}')
+        case "broken config":
+            (copy / "config.json").write_text("{")
+        case "config of nothing":
+            (copy / "config.json").write_text('{"hidden_size": 32}')
+        case "wider config":
+            (copy / "config.json").write_text(json.dumps({**config, "intermediate_size": 96}))
+        case "heads that don't divide":
+            (copy / "config.json").write_text(json.dumps({**config, "num_attention_heads": 5}))
+        case "more layers":
+            (copy / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+        case "fewer layers":
+            (copy / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
+        case "weights of something else":
+            save_file({"conv1.weight": torch.zeros(3)}, weights, {"format": "pt"})
+        case "larger tokenizer":
+            table = load_file(weights)
+            name = "embeddings.word_embeddings.weight"
+            save_file({**table, name: table[name][:-5].clone()}, weights, {"format": "pt"})
+            (copy / "config.json").write_text(json.dumps({**config, "vocab_size": config["vocab_size"] - 5}))
+    return copy
+
+
+@pytest.mark.parametrize("task", ["sentiment", "fill-mask"])
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("truncated", r"model\.safetensors is not a whole safetensors file: it has \d+ bytes and its header says \d+"),
+        ("nearly empty", "is not a whole safetensors file: it has 3 bytes and was truncated"),
+        ("no header", "its header can't be read; download it again"),
+        ("pointer", r"model\.safetensors is a pointer of Git LFS, not the file itself: run `git lfs pull`"),
+        ("pointer to a tokenizer", r"tokenizer\.json is a pointer of Git LFS"),
+        ("no weights", r"has no model\.safetensors: download the checkpoint again"),
+        ("pickle", r"has its weights in pytorch_model\.bin alone, and edge-imdb reads only safetensors"),
+        ("adapter", "is a PEFT adapter: merge it into its model"),
+        ("adapter alone", "it is a PEFT adapter; merge it into its model"),
+        ("gguf", "it has a GGUF file; give the folder of the same model in safetensors"),
+        ("empty", "it is empty; give the folder of a checkpoint"),
+        ("missing shard", r"has no model-00001-of-00002\.safetensors, which model\.safetensors\.index\.json names"),
+        ("shard elsewhere", r"has no \.\./\.\./model\.safetensors"),
+        ("no tokenizer", r"has no tokenizer: copy the tokenizer\.json of its model into it"),
+        ("broken tokenizer", "can't be read as a checkpoint"),
+        ("broken config", r"config\.json is not valid JSON"),
+        ("config of nothing", r"config\.json names no model_type"),
+        ("wider config", r"don't fit its config\.json: they have another shape of .*intermediate"),
+        ("heads that don't divide", "can't be read as a checkpoint"),
+        ("more layers", r"don't fit its config\.json: they have no .*layer\.2\."),
+        ("fewer layers", r"don't fit its config\.json: they have .*layer\.1\.\S+, which it leaves out"),
+        ("weights of something else", r"don't fit its config\.json: they have no "),
+        ("larger tokenizer", r"has \d+ embeddings and a tokenizer with ids up to \d+"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_in_a_sentence(
+    task: str, kind: str, words: str, tiny_bert: Path, reviews_csv: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from conftest import fill_options
+
+    from edge_imdb.train.fill_mask import train_fill_mask
+
+    base = _damaged(tiny_bert, tmp_path / "base", kind)
+    with pytest.raises(BaseModelError, match=words):
+        if task == "sentiment":
+            train(base, reviews_csv, tmp_path / "runs")
+        else:
+            train_fill_mask(fill_options(base, reviews_csv, tmp_path / "runs"))  # type: ignore[arg-type]
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_an_error_that_is_not_about_the_checkpoint_is_not_blamed_on_it(tiny_bert: Path) -> None:
+    """Such as the exception that a signal handler raises while the weights are read."""
+    from edge_imdb.train.base import _load
+
+    class TimeIsUp(Exception):
+        pass
+
+    def loader(base: str, **options: object) -> None:
+        raise TimeIsUp
+
+    with pytest.raises(TimeIsUp):
+        _load(loader, str(tiny_bert))
+
+
+# --- what goes wrong in a run
+
+
+class Stopped(Exception):
+    """Stands for whatever ends a process."""
+
+
+@pytest.mark.parametrize("change", ["labels", "rows", "a third label", "test", "base", "scores"])
+def test_a_run_is_not_resumed_with_other_data(
+    change: str, tiny_bert: Path, tmp_path: Path, reviews_csv: tuple[Path, Path]
+) -> None:
+    from edge_imdb.train.sentiment import train_sentiment
+
+    rows = make_reviews(60)
+    files = write_csv(tmp_path / "train.csv", rows), write_csv(tmp_path / "test.csv", make_reviews(10, 1))
+    scored = tmp_path / "scored.csv"
+
+    def write_scores(sure: float) -> None:
+        lines = [f'"{text}",{label},{sure}\n' for text, label in make_reviews(10, 2)]
+        scored.write_text("text,label,score\n" + "".join(lines))
+
+    write_scores(0.8)
+    base = Path(shutil.copytree(tiny_bert, tmp_path / "base"))
+
+    def stop(step: int, total: int) -> None:
+        if step == total - 1:
+            raise Stopped
+
+    settings = {"epochs": 1.0, "evaluations_per_epoch": 4, "scored": str(scored)}
+    options = tiny_options(base, files, tmp_path / "runs", **settings)
+    with pytest.raises(Stopped):
+        train_sentiment(options, progress=stop)  # type: ignore[arg-type]
+    other = {"neg": "pos", "pos": "neg"}
+    words = "The training reviews.* changed since"
+    match change:
+        case "labels":
+            write_csv(files[0], [(text, other[label]) for text, label in rows])
+        case "rows":
+            write_csv(files[0], rows + make_reviews(5, 3))
+        case "a third label":
+            write_csv(files[0], [(text, "odd" if i % 3 else label) for i, (text, label) in enumerate(rows)])
+        case "test":
+            write_csv(files[1], make_reviews(11, 4))
+            words = "The test reviews changed since"
+        case "base":
+            from safetensors.torch import load_file, save_file
+
+            table = load_file(base / "model.safetensors")
+            save_file({n: v + 1 for n, v in table.items()}, base / "model.safetensors", {"format": "pt"})
+            words = "The base changed since"
+        case "scores":
+            write_scores(0.9)
+            words = "The scored texts changed since"
+    with pytest.raises(UsageError, match=f"{words} the run in .* give the same data to go on, or --overwrite"):
+        train(base, files, tmp_path / "runs", **settings, resume=True)
+    assert list((tmp_path / "runs" / "sentiment.partial").glob("checkpoint-*")), "and the run is not lost"
+
+
+def test_a_training_that_diverges_stops_with_its_step_and_learning_rate(
+    tiny_bert: Path, reviews_csv: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from conftest import fill_options
+
+    from edge_imdb.errors import DivergedError
+    from edge_imdb.train.fill_mask import train_fill_mask
+
+    words = r"The training diverged: its .* is (nan|inf) at step \d+, with the peak learning rate 1e\+30"
+    with pytest.raises(DivergedError, match=words):
+        train(tiny_bert, reviews_csv, tmp_path, learning_rate=1e30)
+    with pytest.raises(DivergedError, match=words):
+        train_fill_mask(fill_options(tiny_bert, reviews_csv, tmp_path, learning_rate=1e30))  # type: ignore[arg-type]
+    assert not (tmp_path / "sentiment").exists() and not (tmp_path / "fill-mask").exists()
+    for log in tmp_path.glob("*.partial/log.jsonl"):
+        assert "NaN" not in log.read_text() and "Infinity" not in log.read_text()
+
+
+@pytest.mark.parametrize("figure", [float("nan"), float("inf"), -float("inf")])
+def test_no_figure_of_a_run_is_written_that_json_cannot_express(figure: float, tmp_path: Path) -> None:
+    from edge_imdb.errors import DivergedError
+    from edge_imdb.train.progress import check_finite, write_record
+
+    with pytest.raises(ValueError):
+        write_record({"loss": figure}, tmp_path / "log.jsonl")
+    with pytest.raises(DivergedError, match=r"its grad norm is .* at step 7, with the peak learning rate 0\.5"):
+        check_finite({"loss": 1.0, "grad_norm": figure}, 7, 0.5)
+    check_finite({"loss": 1e30}, 7, 0.5)
+
+
+def test_a_label_that_validation_lacks_is_named(tiny_bert: Path) -> None:
+    from edge_imdb.train.sentiment import _warnings
+
+    labels = np.array([0, 1] * 100)
+    assert _warnings(0.1, labels, ["neg", "pos"]) == []
+    found = _warnings(0.1, labels, ["neg", "pos", "odd"])
+    assert len(found) == 1 and "no validation review has the label 'odd'" in found[0]
+    # A student can't be surer than its teacher, so that is no sign that it has learnt nothing.
+    shares = np.array([[0.6, 0.4], [0.4, 0.6]] * 100)
+    assert _warnings(0.674, shares, ["neg", "pos"]) == [] and "hardly better" in _warnings(0.693, shares, ["a", "b"])[0]
+
+
 # --- the reviews
 
 

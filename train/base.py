@@ -204,7 +204,8 @@ def load_classifier(
     if keeps_head:
         model, _ = _load_model(DistilBertForSequenceClassification.from_pretrained, base, config=config)
     else:
-        model = DistilBertForSequenceClassification(config)
+        # A configuration can contradict itself.
+        model = _load(lambda folder, **options: DistilBertForSequenceClassification(config), base)
         if found.model_type == "bert":
             bert, _ = _load_model(BertModel.from_pretrained, base, add_pooling_layer=False)
             encoder = distilbert_from_bert(bert, config)

@@ -108,7 +108,7 @@ class Run:
             before = json.loads((self.partial / RECORD).read_text(encoding="utf-8")).get("fingerprints", {})
             changed = [name for name, value in fingerprints.items() if before.get(name, value) != value]
             if changed:
-                named = " and ".join(changed).capitalize()
+                named = " and ".join([", ".join(changed[:-1]), changed[-1]] if changed[1:] else changed).capitalize()
                 raise UsageError(
                     f"{named} changed since the run in {self.partial} began: give the same data to "
                     "go on, or --overwrite to begin anew."
