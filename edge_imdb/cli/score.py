@@ -6,6 +6,7 @@ import functools
 import json
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import fields
@@ -96,7 +97,7 @@ def score(
             "Give what to score and where to write it, as in edge-imdb score reviews.csv --output labelled/"
         )
     line = _Lines() if json_progress else _Line()
-    _say_at_ctrl_c(line)
+    _say_at_signals(line)
     try:
         summary = scoring.score(
             inputs,
@@ -124,16 +125,26 @@ def score(
         raise SystemExit(BAD_ROWS)
 
 
-def _say_at_ctrl_c(line: _Line | _Lines) -> None:
-    """Have Ctrl-C say at once how to continue, because unwinding waits for the running texts and may be cut short."""
+def _say_at_signals(line: _Line | _Lines) -> None:
+    """Have Ctrl-C and SIGTERM say at once how to continue, because unwinding waits for the running texts.
+
+    SIGTERM needs a handler for a second reason: the kernel doesn't deliver it without one to the first process of a
+    container.
+    """
 
     def stop(number: int, frame: object) -> None:
         line.close()
         say("Stopped. Finished parts are kept: run the same command again to continue.")
-        raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
 
+    if threading.current_thread() is not threading.main_thread():
+        return
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, stop)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, stop)
 
 
 class _Line:

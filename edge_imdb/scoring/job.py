@@ -36,7 +36,7 @@ _TICK = 0.5
 _SPAN = 30.0
 _STILL = 15.0
 # An extension that names a kind of file, and not a version or a date.
-_EXTENSION = re.compile(r"\.[a-z][a-z0-9_]{1,9}")
+_EXTENSION = re.compile(r"\.(?!v[0-9]+$)[a-z][a-z0-9_]{1,9}")
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -304,7 +304,7 @@ def find_target(output: str, output_format: str | None = None) -> Target:
                 f"{output} is {kind} by its name, but --output-format is {output_format}: leave --output-format out."
             )
         return Target(name + PARTS_SUFFIX, name, kind, COMPRESSIONS.get(packed))
-    # .v2 may well be a folder's name, and .2024 too, but a folder named out.csv.bz2 is what nobody wants.
+    # out.v2 and out.2024 may be folders, but nobody wants a folder named out.csv.bz2.
     if not folder and (packed or _EXTENSION.fullmatch(suffix)):
         raise UsageError(
             f"{output} has an extension that can't be written: use .parquet, or .csv, .tsv, .jsonl with or without .gz "
