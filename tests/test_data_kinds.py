@@ -384,7 +384,7 @@ def test_nan_in_json_is_null_in_json(tmp_path: Path) -> None:
         '{"text": "great", "a": NaN, "b": [Infinity]}\n{"text": "x", "a": 1.5, "b": 1}\n'
     )
     edge_imdb.score(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
-    assert [(row["a"], row["b"]) for row in strictly_json(tmp_path / "out.jsonl")] == [(None, [None]), (1, 1)]
+    assert [(row["a"], row["b"]) for row in strictly_json(tmp_path / "out.jsonl")] == [(None, [None]), (1.5, 1)]
 
 
 # --- pipes, outputs, signals
