@@ -546,6 +546,29 @@ class TestProxy:
         assert "curl http://server.test:8000/predict" in found.content
         assert app.log[-1]["client"] == "192.0.2.1"
 
+    @pytest.mark.parametrize(
+        ("headers", "url"),
+        [
+            (
+                {"Forwarded": 'for=198.51.100.7;proto=https;host="api.example:8443", for=10.0.0.1'},
+                "https://api.example:8443",
+            ),
+            ({"Forwarded": 'Proto=HTTPS;For="[2001:db8::1]:80"'}, "https://server.test:8000"),
+            ({"X-Forwarded-Proto": "https, http", "X-Forwarded-Host": "api.example, proxy"}, "https://api.example"),
+            ({"X-Forwarded-Host": "api.example", "X-Forwarded-Port": "8443"}, "http://api.example:8443"),
+            ({"X-Forwarded-Proto": "https", "X-Forwarded-Port": "443", "Host": "api.example"}, "https://api.example"),
+            ({"X-Forwarded-Host": "api.example:1", "X-Forwarded-Port": "2"}, "http://api.example:1"),
+            ({"X-Forwarded-Host": "<b>", "X-Forwarded-Proto": "gopher"}, "http://server.test:8000"),
+        ],
+    )
+    def test_headers_of_every_kind_of_proxy(
+        self, make: Callable[..., InProcess], headers: dict[str, str], url: str
+    ) -> None:
+        app = make(trusted=Trusted("10.0.0.0/8"))
+        assert f"curl {url}/predict" in app.get("/docs", headers=headers, client="10.1.2.3").content
+        if "Forwarded" in headers:
+            assert app.log[-1]["client"] in ("198.51.100.7", "2001:db8::1")
+
     def test_links_and_redirects_are_relative(self, app: InProcess) -> None:
         page = app.get("/docs").content
         assert 'href="api-doc/openapi.json"' in page and 'href="/' not in page
@@ -728,4 +751,4 @@ def test_the_examples_of_inference_client_run_with_another_model(server: Server,
     first, second, third = done.stdout.splitlines()[0], done.stdout.splitlines()[1], done.stdout.split("\n", 2)[2]
     assert first.startswith("[TextClassificationOutputElement(label='pos', score=0.")
     assert second.count("FillMaskOutputElement(") == 5 and "sequence='the goal of life is " in second
-    assert "[MASK]" in third
+    assert "write [MASK] in place of the word to fill in (<mask> is the placeholder of other models)." in third

@@ -1,4 +1,4 @@
-"""Whom the server answers: the API key of a request, and the websites whose pages may call it."""
+"""Who may call the server: the check of the API key, and the websites whose pages may send requests."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Key:
         """Whether the header's value is ``Bearer KEY``. The scheme's case doesn't matter (RFC 9110, section 11.1)."""
         scheme, _, given = authorization.strip().partition(b" ")
         given = given.strip()
-        # Every form is compared, so that the time tells nothing about the key.
+        # Compares every form, so that the time reveals nothing about the key.
         equal = [hmac.compare_digest(given, form) for form in self._forms]
         return scheme.lower() == b"bearer" and any(equal)
 

@@ -128,7 +128,7 @@ class Guard:
         return state.work.refusal(queue)
 
     def _count_turned_away(self) -> None:
-        """Count a refused request. They are logged once per second, since a line for each would cost more than it."""
+        """Count a refused request. The log gets the count once per second, because a line each would cost too much."""
         if not self._turned_away:
             asyncio.get_running_loop().call_later(1, self._log_turned_away)
         self._turned_away += 1

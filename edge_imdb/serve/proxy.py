@@ -1,4 +1,4 @@
-"""Target: the path that a request means, whatever its form, and the address by which its client knows the server."""
+"""Target: the path of a request, whatever its form, and the address under which its client knows the server."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ LOCAL = "127.0.0.1,::1"
 _PREFIX = "edge_imdb.prefix"
 # A target such as http://example.org/predict, which clients send to a proxy (RFC 9112, section 3.2.2).
 _ABSOLUTE = re.compile(r"(?i:https?)://([^/]*)(.*)", re.DOTALL)
+_PORTS = {"http": "80", "https": "443"}
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
 _ROOT = re.compile(r"(/[A-Za-z0-9._~!$&()*+,;=:@-]+)*")
 
@@ -28,7 +29,8 @@ class Target:
     - ``root_path``, or the X-Forwarded-Prefix of a trusted proxy, is taken off the path, whether or not the proxy has
       already done so.
     - Repeated slashes and one at the end are dropped, unless the path is one of ``paths``.
-    - X-Forwarded-For, -Proto and -Host are read as uvicorn reads the first two, from trusted proxies alone.
+    - X-Forwarded-For, -Proto, -Host and -Port, or Forwarded (RFC 7239), of a trusted proxy give the client, the scheme
+      and the host.
 
     Arguments:
         paths: the paths that the server has.
@@ -71,17 +73,21 @@ class Target:
             scope["headers"] = [(b"host", absolute[1].encode("ascii", "replace")), *others]
         client = scope.get("client")
         if client is not None and client[0] in self._trusted:
-            scheme = _first(scope, b"x-forwarded-proto").lower()
-            if scheme in ("http", "https"):
+            standard = _forwarded(scope)
+            scheme = (_first(scope, b"x-forwarded-proto") or next(iter(standard["proto"]), "")).lower()
+            if scheme in _PORTS:
                 scope["scheme"] = scheme
-            host = _first(scope, b"x-forwarded-host")
+            host = _first(scope, b"x-forwarded-host") or next(iter(standard["host"]), "") or _first(scope, b"host")
+            port = _first(scope, b"x-forwarded-port")
+            if port.isdecimal() and port != _PORTS.get(scope["scheme"]) and not re.search(r":\d+$", host):
+                host = f"{host}:{port}"
             if _HOST.fullmatch(host):
                 others = [header for header in scope["headers"] if header[0] != b"host"]
                 scope["headers"] = [(b"host", host.encode()), *others]
-            forwarded = _first(scope, b"x-forwarded-prefix").rstrip("/")
-            if forwarded and _ROOT.fullmatch(forwarded):
-                prefix = forwarded
-            address = self._trusted.client(_values(scope, b"x-forwarded-for"))
+            path = _first(scope, b"x-forwarded-prefix").rstrip("/")
+            if path and _ROOT.fullmatch(path):
+                prefix = path
+            address = self._trusted.client(_values(scope, b"x-forwarded-for") or standard["for"])
             if address:
                 scope["client"] = (address, 0)
         scope[_PREFIX] = prefix
@@ -180,6 +186,17 @@ def _values(scope: Scope, name: bytes) -> list[str]:
     """The elements of a header that is a list, of all its lines."""
     lines = [value.decode("latin-1") for key, value in scope["headers"] if key == name]
     return [element.strip() for line in lines for element in line.split(",") if element.strip()]
+
+
+def _forwarded(scope: Scope) -> dict[str, list[str]]:
+    """The parameters of the Forwarded header, in the order of its elements."""
+    found: dict[str, list[str]] = {"for": [], "proto": [], "host": []}
+    for element in _values(scope, b"forwarded"):
+        for pair in element.split(";"):
+            name, _, value = pair.strip().partition("=")
+            if name.lower() in found:
+                found[name.lower()].append(value.strip('"'))
+    return found
 
 
 def _first(scope: Scope, name: bytes) -> str:

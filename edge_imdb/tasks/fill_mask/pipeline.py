@@ -339,7 +339,8 @@ class FillMask(TransformersInterface):
         if len(ids) == SPECIAL:
             raise BlankError("The text is blank: give one with visible characters.")
         if not masks:
-            raise InputError(f"The text has no {MASK}: write {MASK} in place of the word to fill in.")
+            hint = " (<mask> is the placeholder of other models)" if "<mask>" in text else ""
+            raise InputError(f"The text has no {MASK}: write {MASK} in place of the word to fill in{hint}.")
         if refuse and len(ids) > longest:
             raise InputError(
                 f"The text has {len(ids)} tokens, this model reads at most {longest}, and truncation is off: leave "
