@@ -1,4 +1,4 @@
-"""TokenDroppingClassifier: a DistilBERT classifier that keeps fewer tokens from layer to layer, to train it so."""
+"""TokenDroppingClassifier: a DistilBERT classifier that is trained to keep fewer tokens from layer to layer."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..edge_graph.schedule import AT_LEAST, Schedule
 
-# Share of the training batches that keep all tokens, so that the model still reads a whole text well: the fp32 graph
-# and --exact do.
+# Share of the training batches that keep all tokens, because the fp32 graph and --exact keep all tokens too.
 WHOLE = 0.2
 
 
 class TokenDroppingClassifier(DistilBertForSequenceClassification):
     """DistilBertForSequenceClassification with the same weights, which drops tokens as ``schedule`` says.
 
-    After the attention of a layer only those tokens stay that received most of it, summed over heads and queries;
-    ``[CLS]`` always does. The last layer is computed for ``[CLS]`` alone. It computes what the edge graph of
+    After the attention of a layer only the tokens that received most attention stay, summed over heads and queries;
+    ``[CLS]`` always stays. The last layer is computed for ``[CLS]`` alone. It computes what the edge graph of
     ``edge_graph/write.py`` computes with the same schedule. While training, a share of WHOLE of the batches keeps all
     tokens. Source: Goyal et al. 2020, "PoWER-BERT", section 3; here the schedule is given and not learnt.
     """
@@ -43,7 +42,7 @@ class TokenDroppingClassifier(DistilBertForSequenceClassification):
         made.load_state_dict(self.state_dict())
         return made
 
-    # Not the arguments of the parent, whose number and names differ between versions of transformers.
+    # The parent's arguments differ between versions of transformers, so this has its own.
     def forward(  # type: ignore[override]
         self,
         input_ids: torch.Tensor,
@@ -88,13 +87,13 @@ class TokenDroppingClassifier(DistilBertForSequenceClassification):
         def apart(states: torch.Tensor) -> torch.Tensor:
             return states.view(len(states), -1, heads, size).transpose(1, 2)
 
-        # The scores are the largest tensors of a step, so that each pass over them that can be saved is.
+        # The scores are the largest tensors of a step, so this avoids every unnecessary pass over them.
         scores = apart(attention.q_lin(queries) * size**-0.5) @ apart(attention.k_lin(hidden)).transpose(2, 3)
         if not mask.all():
             scores = scores.masked_fill(~mask[:, None, None, :], float("-inf"))
         shares = scores.softmax(-1, dtype=torch.float32)
         with torch.no_grad():
-            # What padding attends to doesn't count. The last layer has one query, and nobody asks what it attends to.
+            # The queries of padding don't count. The last layer has one query, and its attention isn't used.
             counted = mask if queries.shape[1] == mask.shape[1] else mask[:, :1]
             received = (counted[:, None, None, :].to(shares.dtype) @ shares).sum((1, 2))
         shares = F.dropout(shares, self.config.attention_dropout, self.training)
@@ -106,7 +105,7 @@ class TokenDroppingClassifier(DistilBertForSequenceClassification):
     def _kept(
         received: torch.Tensor, mask: torch.Tensor, lengths: torch.Tensor, share: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The places that stay, ``(batch, kept)``, ``[CLS]`` first, and which of them are not padding."""
+        """The positions that stay, ``(batch, kept)``, ``[CLS]`` first, and whether each is a token and not padding."""
         # In fp32, as the edge graph counts.
         counts = torch.ceil(lengths.float() * torch.tensor(share, dtype=torch.float32, device=lengths.device)).long()
         counts = torch.minimum(torch.maximum(counts, lengths.clamp(max=AT_LEAST)), mask.sum(1))

@@ -22,7 +22,7 @@ def check_country(code: str) -> None:
 
 
 class EnergyMeter(TrainerCallback):
-    """Measures from its creation until ``stop``. Its values so far are saved with every checkpoint."""
+    """Measures from its creation until ``stop``, and saves its values with every checkpoint."""
 
     def __init__(self, path: Path, country: str) -> None:
         logging.getLogger("codecarbon").disabled = True

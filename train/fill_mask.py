@@ -1,10 +1,11 @@
-"""train_fill_mask: adapt a DistilBERT to film reviews by masked language modelling; one file, from top to bottom.
+"""train_fill_mask: adapt a DistilBERT to film reviews by masked language modelling, in one loop.
 
-Reviews are joined and cut into chunks that all have the same length, so there is no padding and no attention mask. The
-order of the chunks comes from a seed and the epoch, the words to mask from the seed, the epoch and the chunk, dropout
-from the seed and the step. Nothing else is random: a run that was killed and resumed gets the same numbers as one that
-was not, and two processes mask the chunks as one process would. The seed is made of the option and the weights at the
-start. So a model that is trained on from its own result meets other masks, with the same texts held out.
+Reviews are joined and cut into chunks of the same length, so there is no padding and no attention mask. The order of
+the chunks depends on a seed and the epoch, the masked words on the seed, the epoch and the chunk, and dropout on the
+seed and the step. Nothing else is random: a run that was killed and resumed has the same numbers as an uninterrupted
+run, and two processes mask the chunks as one process would. The seed is computed from the option ``seed`` and the
+initial weights, so a model that is trained further from its own result meets other masks, while the same texts are held
+out.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ ROWS = 64
 
 
 class AtRows(torch.nn.Module):
-    """The masked-LM head, at the chosen positions only, because it is a third of the arithmetic and few count."""
+    """The model with its masked-LM head, which is a third of the arithmetic, applied only at the chosen positions."""
 
     def __init__(self, model: DistilBertForMaskedLM) -> None:
         super().__init__()
@@ -104,7 +105,7 @@ def train_fill_mask(options: FillMaskOptions, say: Callable[[str], None] = lambd
 def _train(options: FillMaskOptions, run: Run) -> None:
     state = run.state
     bf16 = options.precision == "bf16" or (options.precision == "auto" and computes_bf16())
-    # Where a run of the other task went before in this process, its Trainer left a precision behind.
+    # The Trainer of an earlier run in this process keeps its precision in a global state.
     AcceleratorState._reset_state()
     accelerator = Accelerator(cpu=not has_accelerator(), mixed_precision="bf16" if bf16 else "no")
 
@@ -132,7 +133,7 @@ def _train(options: FillMaskOptions, run: Run) -> None:
     vocabulary = Vocabulary.of(backend, model.config.vocab_size)
     texts = load_texts(hyperparameters(options))
     measured = min(EVALUATION_LENGTH, model.config.max_position_embeddings)
-    # By their place, so that a share is spread over the whole.
+    # Chosen by index, so that they are spread evenly over the texts.
     share_of = options.sentence_starts
     starting = [text for i, text in enumerate(texts.train) if int((i + 1) * share_of) > int(i * share_of)]
     others = [text for i, text in enumerate(texts.train) if int((i + 1) * share_of) == int(i * share_of)]
@@ -147,8 +148,8 @@ def _train(options: FillMaskOptions, run: Run) -> None:
     validation = join_chunks(backend, texts.validation, measured)
     beginning = sentence_chunks(backend, texts.validation, measured) if starting else None
 
-    # Steps: one takes batch_size chunks from every process gradient_accumulation times; the last of an epoch may be
-    # short, so that every chunk is seen once.
+    # A step takes gradient_accumulation batches of batch_size chunks on every process. The last step of an epoch may
+    # have fewer, so that every chunk is read once.
     share = options.batch_size * options.gradient_accumulation
     steps_per_epoch = math.ceil(len(train) / (share * state.num_processes))
     total = math.ceil(steps_per_epoch * options.epochs)
@@ -207,7 +208,7 @@ def _train(options: FillMaskOptions, run: Run) -> None:
                disable=not run.main)  # fmt: skip
     losses = torch.zeros(2, device=state.device)
     while True:
-        # Measure after each epoch. Validation chooses the weights; test is only written down.
+        # Measure on validation, which chooses the weights.
         if progress.step in stops and progress.step != progress.measured:
             save()
             with _weights_in_place(model, averaged):
@@ -351,9 +352,9 @@ def _order(chunks: int, seed: int, epoch: int) -> Any:
 def _masked(
     chunks: Ids, rows: Any, key: tuple[int, ...], options: FillMaskOptions, vocabulary: Vocabulary
 ) -> tuple[Any, Any, Any]:
-    """What the model sees, the places to predict, the tokens there. *Shape:* two ``(batch, length)``, ``(chosen,)``."""
+    """The masked ids, the chosen positions, the original ids there. *Shape:* two ``(batch, length)``, ``(chosen,)``."""
     if not len(rows):
-        # A process that has no chunks left in a short step still takes part in it, and adds nothing.
+        # Without chunks in a short step, a process takes part with an empty batch, because the others wait for it.
         ids = chunks[:1]
         return ids, np.zeros(ids.shape, dtype=np.bool_), ids[:0, 0]
     ids, length = chunks[rows], chunks.shape[1]
@@ -372,7 +373,7 @@ def _learning_rate(options: FillMaskOptions, step: int, total: int) -> float:
 
 
 def _checksum(model: torch.nn.Module) -> int:
-    """A number of the weights, which any change to them changes."""
+    """A checksum (CRC-32) of the weights."""
     found = 0
     for value in model.parameters():
         found = zlib.crc32(value.detach().numpy().tobytes(), found)

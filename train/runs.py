@@ -1,4 +1,4 @@
-"""What both trainings share: check options; open, resume and finish a run's folder; describe the machine."""
+"""The parts that both trainings share: open, resume and finish a run's folder, and describe the machine."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     for name in ("accelerate", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # Warnings about pinned memory and the order of lr_scheduler, which nobody who trains can act on.
+    # Users can't act on PyTorch's warnings about pinned memory and the order of lr_scheduler.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message="mtime may not be reliable")
@@ -69,7 +69,7 @@ def has_accelerator() -> bool:
 
 @dataclass
 class Run:
-    """One run, of either task: its folder, its unfinished sibling, and the process that works on it."""
+    """A run of either task: its folder, the folder of its unfinished state, and this process's part in it."""
 
     task: str
     options: Options
@@ -121,7 +121,7 @@ class Run:
                 "fingerprints": dict(fingerprints),
             }
             discard(self.partial)
-            # The folder appears with its record, because without one nobody could tell that it is a run's.
+            # The folder and its record appear together, because the record marks the folder as a run's.
             with staging(self.partial) as folder:
                 write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
         elif self.main and self.checkpoint is not None:
@@ -244,7 +244,7 @@ def find_checkpoint(
     if not record.exists():
         raise OutputError(f"{partial} contains no unfinished run: leave --resume out to start one.")
     before = json.loads(record.read_text(encoding="utf-8"))
-    # An option that is newer than the run had its default then.
+    # A run of an earlier version lacks newer options, which had no effect then, as their defaults have none.
     known = {**hyperparameters(type(options)()), **before["hyperparameters"]}
     for name, value in hyperparameters(options).items():
         if known[name] != value:
@@ -299,7 +299,7 @@ def described(device: torch.device, processes: int, bf16: bool) -> str:
 
 
 def setting(options: Options, device: str) -> dict[str, Any]:
-    """What a run's figures were made with: hyperparameters, hardware, versions."""
+    """The hyperparameters, the hardware and the versions with which a run's figures were made."""
     return {
         "hyperparameters": public(hyperparameters(options)),
         "hardware": hardware(device),
