@@ -63,7 +63,8 @@ typecheck: $(DEV)/.installed
 	rm -rf .typecheck && mkdir -p .typecheck/edge_imdb
 	ln -s $(wildcard $(CURDIR)/edge_imdb/*) .typecheck/edge_imdb/
 	ln -s $(CURDIR)/train $(CURDIR)/export .typecheck/edge_imdb/
-	cd .typecheck && ../$(DEV)/bin/python -m mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache -p edge_imdb
+	ln -s $(CURDIR)/tests/typing/calls.py .typecheck/calls.py
+	cd .typecheck && ../$(DEV)/bin/python -m mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache -p edge_imdb -m calls
 
 $(RUNTIME)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(RUNTIME)

@@ -81,7 +81,7 @@ def test_its_pipeline_labels_texts_and_other_pipelines_refuse_its_bundle(bundle:
 
     with Topic(bundle) as topic:
         assert topic("I think the cast was dull.")[0]["label"] == "cast"
-    with pytest.raises(BundleError, match="is a topic bundle, and a fill-mask bundle is needed"):
+    with pytest.raises(BundleError, match="is a topic bundle, but a fill-mask bundle is needed"):
         FillMask(bundle)
 
 

@@ -6,7 +6,7 @@ import heapq
 import os
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, TypedDict, Unpack, overload
+from typing import Any, ClassVar, Literal, NamedTuple, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,10 @@ BEAMS = 10
 _TARGET = 1000
 
 Scores = NDArray[np.float64]
+
+
+# A list is invariant, so list[Text] would not take a list[str].
+AText = TypeVar("AText", bound=Text)
 
 
 class Fill(TypedDict):
@@ -193,7 +197,8 @@ class FillMask(TransformersInterface):
         return result[0, masks] if result.ndim == 3 else result
 
     # The result types hold for texts with one mask. Without ``joint``, a text with several masks gives a list of such
-    # results. A list of one text gives the result of that text, as in transformers.
+    # results. As in transformers, a list of one text gives the result of that text, so a list has two result types.
+    # Other collections, such as a tuple, always give a list of results.
     @overload
     def __call__(  # type: ignore[overload-overlap]
         self, inputs: Text, *, joint: Literal[False] = ..., **options: Unpack[FillMaskOptions]
@@ -202,6 +207,10 @@ class FillMask(TransformersInterface):
     def __call__(  # type: ignore[overload-overlap]
         self, inputs: Iterator[Text], *, joint: Literal[False] = ..., **options: Unpack[FillMaskOptions]
     ) -> Iterator[list[Fill]]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, inputs: list[AText], *, joint: Literal[False] = ..., **options: Unpack[FillMaskOptions]
+    ) -> list[Fill] | list[list[Fill]]: ...
     @overload
     def __call__(  # type: ignore[overload-overlap]
         self, inputs: Collection[Text], *, joint: Literal[False] = ..., **options: Unpack[FillMaskOptions]
@@ -222,6 +231,10 @@ class FillMask(TransformersInterface):
     def __call__(  # type: ignore[overload-overlap]
         self, inputs: Iterator[Text], *, joint: Literal[True], **options: Unpack[FillMaskOptions]
     ) -> Iterator[list[JointFill]]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, inputs: list[AText], *, joint: Literal[True], **options: Unpack[FillMaskOptions]
+    ) -> list[JointFill] | list[list[JointFill]]: ...
     @overload
     def __call__(  # type: ignore[overload-overlap]
         self, inputs: Collection[Text], *, joint: Literal[True], **options: Unpack[FillMaskOptions]
