@@ -66,8 +66,8 @@ class Graph:
 
     >>> graph = Source("sentiment", None, None).graph("int8")
     >>> with graph.opening() as (path, weights):
-    ...     print(path.suffix)
-    .onnx
+    ...     print(path.is_file())
+    True
     """
 
     def __init__(self, source: Source, name: str) -> None:
