@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# Where each room stands, and the rooms that it may import besides its own. The files right below edge_imdb are the
-# room "files": what runs on the device.
+# For each room, the other rooms that it may import. "files" are the modules directly in edge_imdb: errors, options and
+# output.
 ROOMS = {
     "files": set(),
     "data": {"files"},
@@ -81,6 +81,14 @@ def test_a_module_imports_only_rooms_that_it_may(module: str) -> None:
     own = room_of(module)
     wrong = [found for found in imports(module, MODULES[module]) if room_of(found) not in {own, *ROOMS[own]}]
     assert not wrong
+
+
+def test_no_task_imports_another_task() -> None:
+    for module, path in MODULES.items():
+        parts = module.split(".")
+        if parts[1:2] == ["tasks"] and path.parent.name != "tasks":
+            others = [found for found in imports(module, path) if found.split(".")[:3] != parts[:3]]
+            assert all(MODULES[found].parent.name not in ("sentiment", "fill_mask") for found in others), module
 
 
 def test_imports_are_found_at_the_top_of_a_module_and_inside_its_functions() -> None:
