@@ -1,4 +1,4 @@
-"""Where ``predict`` and ``fill`` get their texts: the command line, a file, standard input; and what they print."""
+"""The texts of ``predict``, ``fill`` and ``explain``: arguments, a file or standard input; and their JSON output."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .common import progress_bar, say
 
 Result = TypeVar("Result")
 STANDARD_INPUT = "-"
-# What str.splitlines takes for the end of a line, and JSON allows in a string.
+# Characters that JSON allows in a string and str.splitlines takes for a line end.
 _LINE_ENDS = str.maketrans({sign: f"\\u{ord(sign):04x}" for sign in "\x85\u2028\u2029"})
-# So many blank rows are named one by one.
+# The number of blank rows that are reported individually.
 _NAMED = 5
 
 text_arguments = click.argument("texts", metavar="[TEXT]...", nargs=-1)
@@ -56,9 +56,9 @@ def file_options(kind: str) -> Callable[[Callable[..., None]], Callable[..., Non
 
 @dataclass(frozen=True)
 class Row:
-    """A text, its number among all from 1, and the place where it stands, e.g. ``"reviews.csv line 3"``.
+    """A text, its number from 1, and its position, such as ``"reviews.csv line 3"``.
 
-    ``text`` is not a str if the file has null or a number there.
+    ``text`` is not a str if the column holds null or a number in this row.
     """
 
     number: int
@@ -67,7 +67,7 @@ class Row:
     column: str | None = None
 
     def of(self, function: Callable[[str], Result]) -> Result:
-        """``function`` of the text. Its InputErrors name the place, unless the command line has only one text."""
+        """``function`` of the text. An InputError names the position, unless the command line has a single text."""
         if self.text is None or not isinstance(self.text, str):
             from ..data.tables import no_text
 
@@ -89,14 +89,14 @@ class Row:
 
 
 class _BlankArgument(BlankError):
-    """A blank text on the command line, which is wrong usage."""
+    """A blank text on the command line, which counts as wrong usage."""
 
     exit_code = 2
 
 
 @dataclass
 class Rows:
-    """The texts of a command, read once, as they are asked for; ``size`` and ``read`` are bytes, None for a pipe."""
+    """The texts of a command, read lazily and once. ``size`` (None for a pipe) and ``read`` are in bytes."""
 
     rows: Iterator[Row]
     size: int | None = None
@@ -175,7 +175,7 @@ def open_rows(
     if not skip_blank:
         from ..data.text import is_blank
 
-        # All is known already, so that a mistake in the last is told before the first is printed.
+        # All texts are known, so that a blank last text is reported before the first label is printed.
         for row in numbered:
             if is_blank(row.text):
                 row.of(_refuse_blank)
@@ -195,7 +195,7 @@ def _file_rows(file: Path, column: str, delimiter: str | None, skip_blank: bool)
         rows.read += count
 
     values = iter_values(file, column, delimiter, read)
-    # Before a model is opened: a file that is empty or of another kind is refused at once.
+    # Read the first row before a model is opened, so that an unusable file is refused at once.
     first = next(values)
     status = file.stat()
     rows.size = status.st_size if stat.S_ISREG(status.st_mode) else None
@@ -223,5 +223,5 @@ def _standard_input(usage: str | None) -> Iterator[Row]:
 
 
 def as_json_line(record: dict[str, Any]) -> str:
-    """A record on one line, whoever splits it: by newlines alone or as str.splitlines does."""
+    """A record on one line, also for readers that split lines as str.splitlines does."""
     return json.dumps(record, ensure_ascii=False).translate(_LINE_ENDS)

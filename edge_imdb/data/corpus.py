@@ -1,4 +1,4 @@
-"""load_corpus and load_texts: the reviews of a run by split, always the same for the same options."""
+"""load_corpus and load_texts: the reviews of a run by split. Equal options give equal splits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .splits import hold_out, sample
 from .tables import TABLES, is_table, iter_texts
 from .text import clean
 
-# With fewer reviews than this, a validation figure says little: with 100 of them, an accuracy of 90 % means 82 to 95 %.
+# Below this number, validation figures are too uncertain: an accuracy of 90 % on 100 reviews means 82 to 95 %.
 ENOUGH = 100
 
 
@@ -113,7 +113,7 @@ def _test_split(options: Mapping[str, Any], data: str, where: tuple[str, str], n
 
 
 def _optional_split(data: str, split: str, where: tuple[str, str], names: list[str]) -> Reviews | None:
-    """A labelled split, or None where the data set has no such split, as a file never has."""
+    """A labelled split; None if the data set has no such split. A single file has none."""
     if is_single_file(data):
         return None
     try:
@@ -123,7 +123,7 @@ def _optional_split(data: str, split: str, where: tuple[str, str], names: list[s
 
 
 def _weights(given: str | None, sources: list[str]) -> list[float]:
-    """How often each of ``sources`` is read in an epoch. Raises UsageError."""
+    """How many times an epoch reads each of ``sources``. Raises UsageError."""
     if given is None:
         return [1.0] * len(sources)
     try:
@@ -139,7 +139,7 @@ def _weights(given: str | None, sources: list[str]) -> list[float]:
 
 
 def _columns(given: str | Sequence[str], sources: list[str]) -> list[str]:
-    """The column with the texts of each of ``sources``. Raises UsageError."""
+    """The text column of each of ``sources``. Raises UsageError."""
     columns = sources_of(given)
     if len(columns) == 1:
         columns *= len(sources)
@@ -176,7 +176,6 @@ def load_texts(options: Mapping[str, Any]) -> Texts:
     single = is_single_file(data)
     delimiter = options.get("delimiter")
     texts = read_texts(data, "train", column, delimiter)
-    # Only trained on, as the unsupervised ones are.
     weights = _weights(options.get("weights"), sources)
     if weights[0] != 1:
         raise UsageError("--weights must begin with 1: validation is held out of the first --data.")
@@ -208,7 +207,7 @@ def load_texts(options: Mapping[str, Any]) -> Texts:
         test = test and [test[i] for i in sample(test, limit, seed)]
     train, held = hold_out(texts, [0] * len(texts), held_share(len(texts), options["validation"]), seed)
     validation = [texts[i] for i in held]
-    # Left out of training only, so that validation stays the same set.
+    # These texts are left out of training only, so that the validation split doesn't change.
     unwanted = left_out_texts(options.get("leave_out"), column)
     mine = [text for text in (texts[i] for i in train) if clean(text) not in unwanted]
     extra = [text for text in unsupervised if clean(text) not in unwanted]
@@ -221,7 +220,11 @@ def load_texts(options: Mapping[str, Any]) -> Texts:
 
 
 def about_splits(train: int, validation: int, test: int | None, dropped: int, left_out: int) -> list[str]:
-    """Lines about the sizes of the splits, with a warning that can't be missed if validation is too small."""
+    """Lines about the sizes of the splits, with a warning if validation is too small.
+
+    >>> about_splits(1000, 200, None, 0, 0)
+    ['reviews: 1000 train, 200 validation, no test']
+    """
     lines = []
     if test is not None:
         lines.append(f"dropped {dropped} train reviews that are also in the test split")
@@ -243,7 +246,7 @@ def held_share(rows: int, share: float) -> float:
 
 
 def left_out_texts(path: str | None, column: str) -> set[str]:
-    """The cleaned texts of the file ``path``, which must not be trained on; none if ``path`` is None."""
+    """The cleaned texts of the file ``path``, which training must leave out; empty if ``path`` is None."""
     if path is None:
         return set()
     if not is_table(Path(path)):

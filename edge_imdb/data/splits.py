@@ -1,4 +1,4 @@
-"""hold_out and sample: choose reviews by their text and a seed, whatever their order and the machine."""
+"""hold_out and sample: choose reviews by a hash of text and seed, so that neither order nor machine matters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ def _rank(text: str, seed: int) -> bytes:
 
 
 def sample(texts: Sequence[str], count: int, seed: int) -> list[int]:
-    """Indices of ``count`` texts drawn with ``seed``, in their original order; all of them if there are fewer."""
+    """Indices of ``count`` texts drawn with ``seed``, in their original order; all of them if there are fewer.
+
+    >>> sample(["fine", "dull", "great"], 3, seed=0)
+    [0, 1, 2]
+    """
     order = sorted(range(len(texts)), key=lambda i: (_rank(texts[i], seed), i))
     return sorted(order[:count])
 
@@ -24,6 +28,10 @@ def hold_out(texts: Sequence[str], labels: Sequence[int], fraction: float, seed:
 
     Copies of one text (after cleaning) are all on one side, whatever their labels. Raises DataError if a side would be
     empty.
+
+    >>> train, held = hold_out(["fine", "dull", "good", "bad"], [1, 0, 1, 0], 0.5, seed=0)
+    >>> sorted(train + held), len(held)
+    ([0, 1, 2, 3], 2)
     """
     ranks = [_rank(text, seed) for text in texts]
     group_label: dict[bytes, int] = {}
@@ -52,5 +60,9 @@ def hold_out(texts: Sequence[str], labels: Sequence[int], fraction: float, seed:
 
 
 def fingerprint(texts: Sequence[str]) -> str:
-    """A hash of a set of texts, whatever their order, so that a split can be recognised without storing it."""
+    """A hash of texts in any order, which identifies a split without storing its texts.
+
+    >>> fingerprint(["fine", "dull"]) == fingerprint(["dull", "fine"])
+    True
+    """
     return hashlib.sha256(b"".join(sorted(_rank(text, 0) for text in texts))).hexdigest()

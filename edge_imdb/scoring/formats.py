@@ -21,7 +21,7 @@ _GROUP = 1 << 24
 
 
 def encode(table: Any, kind: str) -> bytes:
-    """The bytes of one part: the same for the same table, wherever and whenever they are made."""
+    """The bytes of a part. Equal tables give equal bytes on every machine."""
     if kind == "parquet":
         from pyarrow import parquet
 
@@ -50,7 +50,7 @@ def _from_json(values: list[Any]) -> list[Any]:
 
 
 def _combined(table: Any) -> Any:
-    """``table`` in one piece, because the pieces that reading left would change the bytes."""
+    """``table`` with one chunk per column, because the chunks that reading made would change the bytes."""
     return table.combine_chunks()
 
 
@@ -64,7 +64,7 @@ def _cell(value: Any) -> Any:
 
 
 def tally(data: bytes, kind: str, label: str | None, error: str) -> tuple[Counter[str], int]:
-    """The labels of one part, counted, and the number of its rows with an error."""
+    """The number of rows with each label in a part, and the number of its rows with an error."""
     names = [error] if label is None else [label, error]
     if kind == "parquet":
         from pyarrow import parquet
@@ -128,7 +128,7 @@ def _packed(target: IO[bytes], packed: str | None) -> Iterator[Any]:
     if packed == "gzip":
         import gzip
 
-        # Without a name and a time, so that the same parts make the same file.
+        # No name and no time in the header, so that equal parts give equal files.
         with gzip.GzipFile(filename="", mode="wb", fileobj=target, mtime=0) as file:
             yield file
     elif packed == "zstd":

@@ -126,7 +126,7 @@ def _source(
 def survey(source: Source, known: dict[str, Any] | None = None) -> None:
     """Fill in size, hash, number of rows and columns. Raises InputError if the file can't be read to its end.
 
-    ``known`` is what an earlier run found out; if size and hash are the same the rows aren't counted again.
+    ``known`` is the entry of an earlier run; if the hash is the same, the rows aren't counted again.
     """
     with _errors(source):
         source.stamp = source.file.stamp()
@@ -197,7 +197,7 @@ def _fields(source: Source, pyarrow: Any) -> list[Any]:
 
 
 class Reader:
-    """Rows of all sources by their number, each asked for once and in rising order: ``read(start, stop)``."""
+    """Rows of all sources by their number. ``read(start, stop)`` is called with rising numbers."""
 
     def __init__(self, sources: Sequence[Source], schema: Any, column: str) -> None:
         self._sources, self._schema, self._column = sources, schema, column
@@ -245,7 +245,7 @@ class _Cursor:
         raise NotImplementedError
 
     def check(self, rows: int, wanted: int) -> None:
-        """Raise InputError if the file isn't the one whose rows were counted."""
+        """Raise InputError if the file has changed since its rows were counted."""
         if rows != wanted or self.source.file.stamp() != self.source.stamp:
             raise InputError(
                 f"{self.source.name} was changed while it was read: leave it unchanged until the job is done."
@@ -282,7 +282,7 @@ class _ParquetCursor(_Cursor):
             self._take(skip)
 
     def _take(self, rows: int) -> list[Any]:
-        """The next so many rows as record batches."""
+        """The next ``rows`` rows as record batches."""
         taken: list[Any] = []
         while rows:
             batch = self._rest if self._rest is not None else next(self._batches, None)
@@ -361,7 +361,7 @@ class _RowsCursor(_Cursor):
         for row in rows:
             values = {**self.source.partitions, **row.values}
             if row.raw is not None:
-                # Nothing else of the row could be read, so that its text stands where the text would be.
+                # Nothing in the line could be parsed, so the text column gets the whole line.
                 values.setdefault(self.column, row.raw)
             text = values.get(self.column)
             bad = None if row.error is None else f"The row {row.error}"

@@ -31,7 +31,7 @@ from .teacher import TeacherLabeller, open_labeller
 
 PARTS_SUFFIX = ".parts"
 _PROGRESS = "_progress.json"
-# Seconds between two looks at the rate, and the span over which it is taken.
+# Seconds between two reports, seconds over which the rate is averaged, and seconds after which a silent job is dead.
 _TICK = 0.5
 _SPAN = 30.0
 _STILL = 15.0
@@ -43,7 +43,7 @@ Report = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Summary:
-    """What a finished job gave. ``labels`` counts each label; ``labelled`` are the rows of this run alone."""
+    """The result of a finished job. ``labels`` counts each label; ``labelled`` counts the rows of this run."""
 
     output: str
     rows: int
@@ -55,7 +55,7 @@ class Summary:
 
 
 class Engine(Protocol):
-    """Where texts are labelled; ``map`` yields an outcome for each text, in order, None giving an empty one."""
+    """Labels texts. ``map`` yields an outcome for each text, in order; that of None is empty."""
 
     def map(self, texts: Iterable[str | None]) -> Iterator[Outcome]: ...
 
@@ -64,7 +64,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Target:
-    """Where the output goes: the folder of the parts, and the file that they are joined to, if it is to be one."""
+    """The folder of the parts, and the file that they are joined to, or None if the output is the folder."""
 
     parts: str
     file: str | None
@@ -314,7 +314,7 @@ def find_target(output: str, output_format: str | None = None) -> Target:
 
 
 def _check_free(store: Store, target: Target, old: Manifest | None, overwrite: bool) -> None:
-    """Raise OutputError if something would be lost that no job of ours wrote, or wrote and finished."""
+    """Raise OutputError if the job would overwrite foreign files or a finished output."""
     if old is None and (others := sorted(store.names() - {_PROGRESS, manifest.NAME})):
         raise OutputError(
             f"{store.name} contains files that are not parts of a job ({others[0]}): choose another path."
@@ -326,7 +326,7 @@ def _check_free(store: Store, target: Target, old: Manifest | None, overwrite: b
 
 
 def _clear(store: Store) -> None:
-    # The manifest goes first: without it no part counts.
+    # The manifest first: parts without a manifest are ignored.
     for name in sorted(store.names(), key=lambda name: name != manifest.NAME):
         if name in (manifest.NAME, _PROGRESS) or name.startswith("part-"):
             store.remove(name)
@@ -345,7 +345,7 @@ def _added(columns: Sequence[str], names: Sequence[str], prefix: str | None) -> 
 def _label(
     job: Manifest, missing: Sequence[int], reader: Reader, engine: Engine, strict: bool, progress: _Progress
 ) -> Iterator[tuple[int, Block, list[Outcome]]]:
-    """Each missing part with its rows and their outcomes. Texts are read ahead over the parts' borders."""
+    """Each missing part with its rows and their outcomes. Reading ahead crosses the borders of parts."""
     waiting: deque[tuple[int, Block]] = deque()
 
     def texts() -> Iterator[str | None]:
@@ -382,7 +382,7 @@ def _get(store: Store, name: str) -> bytes:
 
 
 def _tidy(store: Store) -> None:
-    """Leave nothing behind if no job was begun."""
+    """Remove an empty folder if the job didn't start."""
     with contextlib.suppress(OutputError):
         if manifest.NAME not in (names := store.names()) and names <= {_PROGRESS}:
             store.remove(_PROGRESS)
@@ -390,7 +390,7 @@ def _tidy(store: Store) -> None:
 
 
 class _Tally:
-    """Labels and errors of all parts: counted as they are made, and read from those that were there."""
+    """Counts labels and errors: of new parts as they are made, of earlier parts by reading them."""
 
     def __init__(self, options: Options) -> None:
         self._counted = options.rows.counted
@@ -410,7 +410,7 @@ class _Tally:
 
 
 class _Progress:
-    """Rows done, their rate and the time left: given to ``report``, and written beside the parts for ``status``."""
+    """Counts rows, their rate and the time left, for ``report`` and, in a file beside the parts, for ``status``."""
 
     def __init__(self, store: Store, report: Report | None) -> None:
         self._store, self._report = store, report

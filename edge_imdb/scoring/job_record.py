@@ -1,4 +1,4 @@
-"""Manifest: what a job is, written before its first part; two jobs that differ can't share a folder."""
+"""Manifest: the description of a job, written before its first part. Different jobs can't share a folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import OutputError
 from .inputs import Source
 from .storage import Store
 
-# Readers of a folder of Parquet pass over names that begin with an underscore.
+# Readers of Parquet folders skip names that begin with an underscore.
 NAME = "_manifest.json"
 FORMAT = 1
 
@@ -39,7 +39,7 @@ class Manifest:
         store.put(NAME, (json.dumps(record, indent=1) + "\n").encode("utf-8"))
 
     def differences(self, other: Manifest) -> list[str]:
-        """What makes ``other`` another job than this one, a phrase each. The inputs' folder is not part of the job."""
+        """A phrase for each difference between two jobs. Where the inputs are is no difference."""
         found = []
         ours, theirs = self.inputs, other.inputs
         if len(ours) != len(theirs):
@@ -71,7 +71,7 @@ def _short(value: Any) -> str:
 
 
 def read(store: Store) -> Manifest | None:
-    """The manifest of a job; None if there is none. Raises OutputError if it isn't one of ours."""
+    """The manifest in ``store``; None if there is none. Raises OutputError if it can't be read."""
     data = store.get(NAME)
     if data is None:
         return None

@@ -27,12 +27,12 @@ from .labels import Options, Outcome, bundle_files, bundle_sha256
 from .local import windows
 from .teacher import is_teacher, open_labeller, teacher_files, teacher_sha256
 
-# Texts per call: half a second of work, so that all actors end together and a lost one loses little.
+# Texts per call: half a second of work, so that all actors finish together and a lost actor loses little.
 _CHUNK = 32
-# Calls that each actor has at most, one in work and one waiting; and how far results may come before their turn.
+# Calls per actor, running and queued; and calls per actor that may finish ahead of the next result in order.
 _QUEUE = 2
 _AHEAD = 6
-# So many actors may die at the same texts before these are blamed.
+# After this many actors died on the same texts, the texts are to blame.
 _DEATHS = 4
 _PATIENCE = 30.0
 
@@ -72,7 +72,7 @@ class OnRay:
         self._ray, self._say = ray, say or (lambda line: None)
         self._started = not ray.is_initialized()
         if self._started:
-            # Ray's own lines are for those who look after a cluster; one says of every actor what is done about below.
+            # Silence Ray's messages for cluster operators; lost actors are reported below.
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             try:
                 _knock(address)
@@ -92,8 +92,8 @@ class OnRay:
         gpus = gpus_of_actor(window, resources)
         free = int(resources["GPU"]) if gpus else int(resources.get("CPU", 0)) - 1
         count = workers or max(free, 1)
-        # In a list, so that Ray hands on the reference: who has the bundle already doesn't fetch it.
-        # Held here as long as actors may be started again.
+        # In a list, so that Ray passes the reference and nodes that have the bundle don't fetch it. The attribute keeps
+        # the object alive for restarted actors.
         self._bundle = bundle = [ray.put(model_files(options))]
         actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=0)(_Actor)
         self._actors = [actor.remote(options, identity, bundle) for _ in range(count)]
@@ -148,7 +148,7 @@ class OnRay:
                     if index in load:
                         load[index] -= 1
                 except actor_error as error:
-                    # It, or its node, is gone. Ray starts it again, perhaps elsewhere; others take what it had.
+                    # The actor or its node is gone. Ray restarts it, and other actors take its texts.
                     again.append(_Chunk(chunk.number, chunk.texts, chunk.deaths + 1))
                     if chunk.deaths + 1 >= _DEATHS:
                         raise EdgeImdbError(
@@ -209,14 +209,14 @@ def model_sha256(folder: Path) -> str:
 
 
 def _knock(address: str) -> None:
-    """Raise OSError at once if nobody listens at HOST:PORT: Ray would try for half a minute."""
+    """Raise OSError at once if nothing listens at HOST:PORT; Ray would retry for half a minute."""
     host, _, port = address.rpartition(":")
     if host and port.isdigit() and "/" not in host:
         socket.create_connection((host, int(port)), 5).close()
 
 
 def _reason(error: BaseException) -> str:
-    """The sentence in what Ray wraps an error of ours in."""
+    """The message of an EdgeImdbError that Ray has wrapped."""
     cause = getattr(error, "cause", None)
     lines = str(cause or error).strip().splitlines() or [type(error).__name__]
     ours = [line for line in lines if "edge_imdb.errors." in line or "Error: " in line]

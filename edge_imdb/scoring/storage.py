@@ -25,7 +25,7 @@ from ..data.tables import files_below, hidden, require
 from ..errors import InputError, MissingDependencyError, OutputError, first_line, raised_by
 from ..output import discard, locked, sync_folder, whole_file
 
-# Seconds: how often a writer on an object store says that it lives, and for how long it is believed.
+# Seconds between two renewals of the lease on an object store, and the age at which a lease has expired.
 _BEAT = 10.0
 _BELIEVED = 60.0
 _LEASE = "_writer.json"
@@ -137,7 +137,7 @@ def _system(name: str) -> tuple[Any, str]:
 
 @contextlib.contextmanager
 def _remote(name: str) -> Iterator[None]:
-    """Turn what a store's own library raises into one sentence."""
+    """Turn any exception of a store's library into an InputError."""
     try:
         yield
     except FileNotFoundError:
@@ -157,43 +157,43 @@ class Store:
     name: str
 
     def names(self) -> set[str]:
-        """The names of the files in it that are whole; none if it isn't there."""
+        """The names of its complete files; empty if the folder doesn't exist."""
         raise NotImplementedError
 
     def put(self, name: str, data: bytes, *, durable: bool = True) -> None:
-        """Write a file whole or not at all. Raises OutputError."""
+        """Write a file atomically. Raises OutputError."""
         raise NotImplementedError
 
     def get(self, name: str) -> bytes | None:
-        """The bytes of a file; None if it isn't there."""
+        """The bytes of a file; None if it doesn't exist."""
         raise NotImplementedError
 
     def remove(self, name: str) -> None:
         raise NotImplementedError
 
     def writing(self) -> contextlib.AbstractContextManager[None]:
-        """Keep others from writing here. Raises OutputError if another process is writing, or if writing fails."""
+        """Lock the folder against other writers. Raises OutputError if another process holds the lock."""
         raise NotImplementedError
 
     def sibling(self, name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
-        """A file at the address ``name`` that appears when the block ends without an error. Raises OutputError."""
+        """A file ``name`` that appears when the block ends without an error. Raises OutputError."""
         raise NotImplementedError
 
     def clear(self) -> None:
-        """Remove it with all that is in it."""
+        """Remove the folder and its files."""
         raise NotImplementedError
 
     def remove_empty(self) -> None:
-        """Remove it if nothing is in it."""
+        """Remove the folder if it is empty."""
 
 
 def open_store(name: str) -> Store:
-    """The folder ``name`` of a disk or of an object store. It needn't be there."""
+    """The folder ``name`` on a disk or in an object store. It may not exist yet."""
     return _Objects(name) if is_url(name) else _Folder(Path(name))
 
 
 def exists(name: str) -> str | None:
-    """``file``, ``folder`` or None."""
+    """``"file"``, ``"folder"``, or None if nothing exists at ``name``."""
     if not is_url(name):
         local = Path(name)
         return "folder" if local.is_dir() else "file" if local.exists() or local.is_symlink() else None
@@ -206,7 +206,7 @@ def exists(name: str) -> str | None:
 
 
 def _kept(error: OutputError) -> OutputError:
-    """The error of ``whole_file``, with how to continue."""
+    """The error of ``whole_file`` with advice on how to continue the job."""
     return OutputError(str(error).split(":")[0] + ": finished parts are kept; fix this and run the same command again.")
 
 
@@ -251,12 +251,12 @@ class _Folder(Store):
                 sync_folder(self.path.parent)
                 for left in self.path.glob(".*.tmp"):
                     left.unlink(missing_ok=True)
-                # If the folder can't be written, say so now and not after the first part.
+                # Fail now rather than after the first part.
                 with tempfile.TemporaryFile(dir=self.path):
                     pass
             except OSError as error:
                 raise OutputError(
-                    f"{self.path} can't be written ({error.strerror}): fix this, or choose another place."
+                    f"{self.path} can't be written ({error.strerror}): fix this, or choose another path."
                 ) from None
             yield
 
@@ -277,7 +277,7 @@ class _Folder(Store):
 
 
 class _Objects(Store):
-    """Objects below a prefix. fsspec caches listings, but what others write in the meantime must be seen here."""
+    """Objects below a prefix. The listings that fsspec caches are dropped, because another writer may add objects."""
 
     def __init__(self, name: str) -> None:
         self.name = name.rstrip("/")
@@ -325,7 +325,7 @@ class _Objects(Store):
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """A lease: an object that only one can create, written again every ten seconds, believed for a minute."""
+        """Hold a lease: an object that only one writer can create. It is renewed every 10 s and expires after 60 s."""
         own = uuid.uuid4().hex
         stop = threading.Event()
 
@@ -343,7 +343,7 @@ class _Objects(Store):
                 if time.time() - left.get("time", 0) < _BELIEVED:
                     raise OutputError(
                         f"Another process (on {left.get('host')}) is writing {self.name}: wait until it is done (a "
-                        f"minute if it was killed), or choose another place."
+                        f"minute if it was killed), or choose another path."
                     )
                 self.remove(_LEASE)
                 if not self._create(lease()):
@@ -358,7 +358,7 @@ class _Objects(Store):
             self.remove(_LEASE)
 
     def _create(self, data: bytes) -> bool:
-        """Write the lease if there is none: a conditional put where the store has one. False if there is one."""
+        """Write the lease if there is none, with a conditional put if the store has it. False if there is a lease."""
         try:
             self._system.pipe_file(f"{self._path}/{_LEASE}", data, mode="create")
         except FileExistsError:
@@ -420,7 +420,7 @@ def is_stream(name: str) -> bool:
 
 
 def host() -> dict[str, Any]:
-    """This process, so that another one can tell whether it is alive."""
+    """Host and process id, so that another process can tell whether this one is alive."""
     return {"host": socket.gethostname(), "pid": os.getpid()}
 
 
