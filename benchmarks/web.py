@@ -66,7 +66,7 @@ def measure(site: Site, address: str, rounds: int) -> dict[str, Any]:
                 tab.goto(address)
                 tab.locator("body[data-shown]").wait_for(timeout=120_000)
                 seconds.append(time.perf_counter() - begin)
-                tab.locator("#engine").get_by_text("Kept for use without a network.").wait_for(timeout=120_000)
+                tab.locator("#engine").get_by_text("Saved for offline use.").wait_for(timeout=120_000)
         alone = browser.new_context(service_workers="block").new_page()
         # Without these headers there is no memory for threads to share.
         alone.route(address, lambda route: route.fulfill(content_type="text/html", body=site.read("index.html")))
@@ -120,7 +120,7 @@ def picture(address: str, target: Path) -> None:
         tab.locator("body[data-shown]").wait_for(timeout=120_000)
         timed(tab, PICTURED)
         tab.get_by_role("button", name="charming: ").click()
-        tab.get_by_role("button", name="What else could stand here?").click()
+        tab.get_by_role("button", name="Suggest other words").click()
         tab.locator("#gaps button").first.wait_for(timeout=120_000)
         tab.mouse.move(1, 1)
         tab.evaluate("document.activeElement.blur(); scrollTo(0, 0)")

@@ -529,9 +529,9 @@ def test_gaps_are_filled_in_the_writers_casing(browser: Any, address: str) -> No
         assert tab.locator("#text").input_value() == f"{word} was a [MASK] film."
         write(tab, "A THIN plot.")
         tab.get_by_role("button", name="THIN: ").click()
-        tab.get_by_role("button", name="What else could stand here?").click()
+        tab.get_by_role("button", name="Suggest other words").click()
         tab.locator("#fill-title").get_by_text("Instead of “THIN”").wait_for()
-        tab.locator("#fill-text").get_by_text("Choose one").wait_for()
+        tab.locator("#fill-text").get_by_text("Select a word").wait_for()
         tab.locator("#gaps button").first.click()
         assert tab.locator("#text").input_value().isupper() is False
         assert tab.locator("#text").input_value().split()[1].isupper()
@@ -568,7 +568,7 @@ def test_after_one_visit_the_page_works_with_its_server_dead(browser: Any, page:
     tab = context.new_page()
     with serving(page) as address:
         tab.goto(address)
-        tab.locator("#engine").get_by_text("Kept for use without a network.").wait_for(timeout=60_000)
+        tab.locator("#engine").get_by_text("Saved for offline use.").wait_for(timeout=60_000)
     tab.reload()
     tab.locator("body[data-shown]").wait_for(timeout=60_000)
     write(tab, "A superb film.")
@@ -607,7 +607,7 @@ def test_a_new_version_of_a_file_takes_the_place_of_the_old_one(browser: Any, tm
                 build[1],
             )
             tab.reload()
-            tab.locator("#engine").get_by_text("Kept for use without a network.").wait_for()
+            tab.locator("#engine").get_by_text("Saved for offline use.").wait_for()
             listed = "caches.open('edge-imdb-bundles').then(c => c.keys()).then(all => all.map(each => each.url))"
             kept.append([url for url in tab.evaluate(listed) if TOKENIZER in url])
     assert [len(urls) for urls in kept] == [1, 1] and kept[0] != kept[1]
@@ -792,7 +792,7 @@ def test_examples_and_dark_are_as_light(browser: Any, address: str) -> None:
     backgrounds = []
     for scheme in ("light", "dark"):
         with opened(browser, address, color_scheme=scheme) as tab:
-            tab.get_by_role("button", name="A pan").click()
+            tab.get_by_role("button", name="Negative").click()
             tab.locator(f"body[data-shown='{tab.locator('body').get_attribute('data-asked')}']").wait_for()
             assert tab.locator("#label").inner_text() == "Neg"
             backgrounds.append(tab.evaluate("getComputedStyle(document.body).backgroundColor"))

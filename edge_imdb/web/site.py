@@ -1,4 +1,4 @@
-"""make_site and build_site: the files of the page with its bundles, in memory, or in a folder for any web host."""
+"""make_site and build_site: the page's files and bundles, in memory or written to a folder for any web host."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PAGES = (
 )
 _WORKER = "sw.js"
 _WASM = "ort-wasm-simd-threaded.wasm"
-# Threads need the first two. No other host is spoken to, by the page's own rule.
+# Browsers allow threads only with the first two. The content security policy forbids connections to other hosts.
 HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
@@ -48,40 +48,45 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Site:
-    """Every file of the site by its path: its content, or the file on the disk that has it."""
+    """The files of the site: for each path its content, or the file on the disk that contains it."""
 
     files: dict[str, bytes | Path]
 
     def read(self, path: str) -> bytes:
-        """The content of one file. Raises KeyError if there is none."""
+        """The content of a file. Raises KeyError if there is no such file."""
         content = self.files[path]
         return content if isinstance(content, bytes) else content.read_bytes()
 
     def size(self, path: str) -> int:
-        """Its bytes."""
+        """The size of a file in bytes. Raises KeyError if there is no such file."""
         content = self.files[path]
         return len(content) if isinstance(content, bytes) else content.stat().st_size
 
 
 def make_site(models: dict[str, Path | None]) -> Site:
-    """The site for bundles by their tasks; None takes the one that commands take, and fill-mask may be left out.
+    """Make the site for the bundles in ``models``, which maps tasks to folders.
 
-    Raises BundleError if a bundle is damaged or lacks a graph that the page needs.
+    None takes the bundle that commands take by default. Fill-mask may be left out. Raises BundleError if a bundle is
+    damaged or lacks a graph that the page needs.
+
+    >>> site = make_site({"sentiment": None})
+    >>> "index.html" in site.files
+    True
     """
     files: dict[str, bytes | Path] = {name: HERE / "static" / name for name in _PAGES}
     files |= {f"vendor/{name}": content for name, content in runtime_files().items()}
-    places = {}
+    folders = {}
     for task, model in models.items():
         bundle = open_bundle(find_bundle(task, model, local=True)[0], task)
         folder = f"models/{task}"
         files |= {f"{folder}/{name}": path for name, path in _bundle_files(bundle).items()}
-        places[task] = folder
+        folders[task] = folder
     listed = {name: {"bytes": len(content), "sha256": _digest(content)} for name, content in _read(files, "vendor/")}
-    index = {"version": __version__, "bundles": places, "files": listed}
+    index = {"version": __version__, "bundles": folders, "files": listed}
     files[INDEX] = (json.dumps(index, indent=1) + "\n").encode()
-    # The runtime's large file comes with the bundles, when it is needed.
+    # Cached at installation. The runtime's large file is cached with the bundles, when it is first used.
     shell = [name for name in files if not name.startswith("models/") and not name.endswith(".wasm")]
-    manifests = [f"{folder}/{MANIFEST}" for folder in places.values()]
+    manifests = [f"{folder}/{MANIFEST}" for folder in folders.values()]
     build = hashlib.sha256()
     for name, content in _read(files, ""):
         if name in shell or name in manifests:
@@ -94,7 +99,7 @@ def make_site(models: dict[str, Path | None]) -> Site:
 
 
 def _read(files: dict[str, bytes | Path], prefix: str) -> list[tuple[str, bytes]]:
-    """The files below ``prefix`` with their content, weights left out."""
+    """The names and contents of the files whose names begin with ``prefix``, without weights."""
     return [
         (name, content if isinstance(content, bytes) else content.read_bytes())
         for name, content in files.items()
@@ -103,7 +108,7 @@ def _read(files: dict[str, bytes | Path], prefix: str) -> list[tuple[str, bytes]
 
 
 def _bundle_files(bundle: Bundle) -> dict[str, Path]:
-    """What the page reads of a bundle, each file checked."""
+    """The files of a bundle that the page reads. Each of them is checked."""
     graph = TASKS[bundle.task].page_graph
     assert graph is not None
     if graph not in bundle.graphs:
@@ -117,8 +122,12 @@ def _bundle_files(bundle: Bundle) -> dict[str, Path]:
 
 
 def runtime_files() -> dict[str, bytes]:
-    """The vendored files of onnxruntime-web, unpacked, by their names. Raises BundleError if one was altered."""
-    found = {}
+    """The names and contents of the vendored, unpacked files of onnxruntime-web. Raises BundleError if one was altered.
+
+    >>> sorted(runtime_files())
+    ['ort-wasm-simd-threaded.mjs', 'ort-wasm-simd-threaded.wasm', 'ort.wasm.min.mjs']
+    """
+    files = {}
     for line in (HERE / "vendor" / "SHA256SUMS").read_text(encoding="ascii").splitlines():
         digest, name = line.split()
         if name == _WASM:
@@ -127,8 +136,8 @@ def runtime_files() -> dict[str, bytes]:
             content = (HERE / "vendor" / name).read_bytes()
         if _digest(content) != digest:
             raise BundleError(f"{HERE / 'vendor' / name} differs from its sha256: install edge-imdb again.")
-        found[name] = content
-    return found
+        files[name] = content
+    return files
 
 
 def _digest(content: bytes) -> str:
@@ -136,9 +145,9 @@ def _digest(content: bytes) -> str:
 
 
 def build_site(target: Path, models: dict[str, Path | None], *, overwrite: bool = False) -> int:
-    """Write the site to ``target``, whole or not at all, for any host of static files. Returns its bytes.
+    """Write the site to ``target``, whole or not at all, for any host of static files. Returns its size in bytes.
 
-    Beside the site's files goes ``_headers``, which some hosts read. Raises BundleError, OutputError.
+    It also writes ``_headers``, which some hosts read. Raises BundleError or OutputError.
     """
     check_free(target, overwrite, "site", INDEX)
     site = make_site(models)

@@ -38,7 +38,7 @@ try {
   await write("This is a great [MASK]!");
   await tab.waitForSelector("#gaps button", { timeout: 120_000 });
   const words = await tab.$$eval("#gaps button", (buttons) => buttons.map((button) => button.firstChild.textContent.trim()));
-  await tab.waitForFunction(() => document.querySelector("#engine").textContent.includes("Kept for use"), { timeout: 60_000 });
+  await tab.waitForFunction(() => document.querySelector("#engine").textContent.includes("Saved for offline use"), { timeout: 60_000 });
   const engine = await tab.$eval("#engine", (node) => node.textContent);
   const first = fetched.splice(0);
   await tab.reload();

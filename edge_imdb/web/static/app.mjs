@@ -1,20 +1,20 @@
-// The page: what is typed goes to the worker, what comes back is shown.
+// The page: sends texts to the worker and shows its results.
 
 import { read, render, textsOf } from "./files.mjs";
 
 const EXAMPLES = [
-  ["A mixed one", "The plot is thin but the leads are charming."],
-  ["A rave", "I went in expecting nothing and came out grinning. The script is sharp, the score is gorgeous, and not one scene is wasted."],
-  ["A pan", "Two hours of people explaining the plot to each other. Wooden acting, dreadful dialogue, and an ending that makes no sense."],
-  ["A twist", "Everyone told me this was a masterpiece. It isn't. By the second act I was checking my watch, and I never stopped."],
-  ["With a gap", "This is a great [MASK] with a [MASK] ending."],
+  ["Mixed", "The plot is thin but the leads are charming."],
+  ["Positive", "I went in expecting nothing and came out grinning. The script is sharp, the score is gorgeous, and not one scene is wasted."],
+  ["Negative", "Two hours of people explaining the plot to each other. Wooden acting, dreadful dialogue, and an ending that makes no sense."],
+  ["With a twist", "Everyone told me this was a masterpiece. It isn't. By the second act I was checking my watch, and I never stopped."],
+  ["Fill a gap", "This is a great [MASK] with a [MASK] ending."],
 ];
 const UNSURE = 0.75;
 const STRONGEST = 1;
 const WEAKEST = 0.05;
 const MASK = "[MASK]";
 const INSTEAD = {
-  memory: "This browser gives no memory for more threads.",
+  memory: "This browser doesn't allow enough memory for more threads.",
   timeout: "More threads didn't start in this browser.",
 };
 const $ = (id) => document.getElementById(id);
@@ -47,21 +47,21 @@ async function begin() {
     if (!response.ok) throw new Error(`HTTP ${response.status}`);
     site = await response.json();
   } catch (error) {
-    tell(`The page's list of files can't be had (${error.message}): is its server still running?`);
+    tell(`The page can't load its list of files (${error.message}): check that its server is running, then reload the page.`);
     return;
   }
-  // The service worker keeps the page, and worker.mjs its weights. Private windows and plain HTTP have neither.
+  // The service worker caches the page, and worker.mjs caches the models. Neither works in private windows or over plain HTTP.
   installed = navigator.serviceWorker?.register("sw.js").then(() => navigator.serviceWorker.ready).catch(() => undefined);
   const isolated = globalThis.crossOriginIsolated === true;
   startWorker(isolated ? Math.max(1, Math.min(4, navigator.hardwareConcurrency || 1)) : 1);
 }
 
-// `instead` says why it is not the number of threads that this machine has.
+// `instead` is the reason for using fewer threads than this machine has: a key of INSTEAD.
 function startWorker(threads, instead = "") {
   worker?.terminate();
   worker = new Worker("worker.mjs", { type: "module" });
   worker.onmessage = ({ data }) => receive[data.type](data);
-  worker.onerror = (event) => tell(`The worker can't start (${event.message || "no reason given"}): use a newer browser.`);
+  worker.onerror = (event) => tell(`The model can't start in this browser (${event.message || "no reason given"}): use a newer browser.`);
   worker.postMessage({ type: "start", site, threads, instead });
 }
 
@@ -86,12 +86,12 @@ const receive = {
     ask();
   },
   async kept() {
-    if (await installed) $("engine").textContent += " Kept for use without a network.";
+    if (await installed) $("engine").textContent += " Saved for offline use.";
   },
   failed({ what, message, instead }) {
     if (what === "sentiment" && !instead) {
       if (/due to timeout/i.test(message)) return startWorker(1, "timeout");
-      // iOS can't reserve what the runtime wants for threads.
+      // iOS can't reserve as much memory as the runtime asks for if there are several threads.
       if (/memory|allocat|thread|SharedArrayBuffer/i.test(message)) return startWorker(1, "memory");
     }
     if (what === "sentiment") show("loading", false);
@@ -172,7 +172,7 @@ function element(mark, content) {
   const toward = (weight) => (weight > 0 ? labels.at(-1) : labels[0]);
   if (mark.kind === "unread") {
     const node = Object.assign(document.createElement("s"), { textContent: content });
-    node.title = mark.why === "cut" ? "not read: the review is longer than the model reads" : "not read: markup, or no character of a word";
+    node.title = mark.why === "cut" ? "not read: the review is longer than the model's limit" : "not read: markup, or characters that the model doesn't know";
     return node;
   }
   if (mark.kind === "sentences") {
@@ -197,7 +197,7 @@ function choose(node, mark) {
   line.textContent = `“${mark.word}” raises the log-odds of ${toward} by ${Math.abs(mark.weight).toFixed(2)}.`;
   $("detail").replaceChildren(line);
   if (site.bundles["fill-mask"]) {
-    const button = Object.assign(document.createElement("button"), { type: "button", textContent: "What else could stand here?" });
+    const button = Object.assign(document.createElement("button"), { type: "button", textContent: "Suggest other words" });
     button.addEventListener("click", () => {
       const whole = explained.text;
       askWords(whole.slice(0, mark.start) + MASK + whole.slice(mark.end), mark);
@@ -240,7 +240,7 @@ function closeWords() {
   show("fill", false);
 }
 
-// A word as the writer would write it there: as the word that stood there, or with a capital at a sentence's start.
+// Match the case of the word that is replaced (`instead`); without one, capitalise the first word of a sentence.
 function cased(word, before, instead) {
   const letters = instead?.replace(/[^\p{L}]/gu, "") ?? "";
   if (letters.length > 1 && letters === letters.toUpperCase() && letters !== letters.toLowerCase()) return word.toUpperCase();
@@ -261,7 +261,7 @@ function showFills(result, joint) {
   const { masked, word } = filling;
   const count = masked.split(MASK).length - 1;
   $("fill-bar").hidden = true;
-  $("fill-text").textContent = "Choose one to put it into the review.";
+  $("fill-text").textContent = "Select a word to put it into the review.";
   const option = (label, share, words) => {
     const button = Object.assign(document.createElement("button"), { type: "button" });
     button.append(`${label} `, Object.assign(document.createElement("small"), { textContent: share }));
@@ -382,7 +382,7 @@ for (const type of ["dragover", "drop", "dragleave"]) {
   });
 }
 
-/* The rest */
+/* Examples and input */
 
 for (const [name, example] of EXAMPLES) {
   const button = Object.assign(document.createElement("button"), { type: "button", textContent: name });

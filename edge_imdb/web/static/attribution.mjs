@@ -1,8 +1,8 @@
-// Which words and sentences decided, as edge_imdb/attribution.py tells it. Places are UTF-16 units of the text as given.
+// The weight of each word and sentence, like edge_imdb/tasks/sentiment/attribution.py. Spans are in UTF-16 units of the text as given.
 
 import { cleanWithSpans } from "./text.mjs";
 
-// Only where a run of signs begins: from each of 100,000 signs, the search would take minutes.
+// Match only at the start of a run of signs: starting at each of 100,000 signs would take minutes.
 const END = /(?<![.!?…])([.!?…]+)["'”’)\]]*(?= )/gu;
 const DOTS = /^(?:\.\.+|…+)$/u;
 const ABBREVIATION = /(?:^|[^A-Za-z])(?:Mr|Mrs|Ms|Dr|St|Jr|Sr|vs|etc|e\.g|i\.e|[A-Z])$/u;
@@ -10,7 +10,7 @@ const LETTER = /^[\p{L}\p{N}]$/u;
 const MARK = /^\p{M}$/u;
 const JOINTS = new Set(["'", "’", "-"]);
 
-/** Tokens of a review with their places, words and sentences; throws a RangeError if the text is blank. */
+/** The tokens of a review with their spans, words and sentences. Throws a RangeError if the text is blank. */
 export function locate(tokenizer, text) {
   const { characters, spans } = cleanWithSpans(text);
   const { ids, starts, ends, words } = tokenizer.encode(characters);
@@ -93,10 +93,10 @@ function dropped(text, places) {
 
 const unique = (numbers) => [...new Set(numbers)].sort((a, b) => a - b);
 
-/** For the tokens at `places`: the rows of the input `kept`, and how many words and sentences they are of. */
+/** The graph's input `kept` for the tokens at `places`, and its number of rows. */
 export function subsets(located, places) {
   const width = places.length + 2;
-  // All, then the special tokens alone, which are always read.
+  // All tokens, then only the special tokens, which are always read.
   const rows = [new Float32Array(width).fill(1), new Float32Array(width)];
   rows[1][0] = rows[1][width - 1] = 1;
   const add = (of, alone) => {
@@ -118,7 +118,7 @@ export function subsets(located, places) {
   return { kept, rows: rows.length };
 }
 
-/** `toward`, `margin`, `words`, `sentences` and `unread`, as Sentiment.explain in Python returns them. */
+/** `toward`, `margin`, `words`, `sentences` and `unread`, like Sentiment.explain in Python. */
 export function attribute(text, located, { places, logits, subsetLogits }, labels, temperature) {
   const order = [...logits.keys()].sort((a, b) => logits[b] - logits[a]);
   const [toward, against] = labels.length === 2 ? [1, 0] : order;
@@ -134,7 +134,7 @@ export function attribute(text, located, { places, logits, subsetLogits }, label
     return [...found.entries()].sort(([a], [b]) => a - b).map(([, span]) => span);
   };
   let row = 2;
-  // For each of `parts` the margins of the row without it and of the row with it alone.
+  // For each of `parts`: the margin without it, and the margin with only it.
   const margins = (parts) => {
     const first = row;
     row += 2 * parts.length;

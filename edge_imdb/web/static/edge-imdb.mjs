@@ -16,7 +16,7 @@ export const MASK = "[MASK]";
 const FORMAT = 2;
 const JOINT_MASKS = 8;
 
-/** A file is not what its bundle says. */
+/** A file differs from its entry in the bundle. */
 export class BundleError extends Error {
   constructor(message, file) {
     super(message);
@@ -33,8 +33,8 @@ export function softmax(logits, temperature = 1) {
 }
 
 /**
- * The bytes of a file, from the network in a browser and from the disk in Node. `progress` gets how many have come, and
- * `get` is called in place of fetch. Throws a BundleError if it differs from `entry`, its bytes and sha256.
+ * The bytes of a file, from the network in a browser and from the disk in Node. `progress` is called with the number of
+ * bytes received, and `get` instead of fetch. Throws a BundleError if the file differs from `entry`, its size and sha256.
  */
 export async function readFile(base, name, entry, progress = () => {}, get = fetch) {
   const place = `${String(base).replace(/\/$/, "")}/${name}`;
@@ -45,14 +45,14 @@ export async function readFile(base, name, entry, progress = () => {}, get = fet
     progress(bytes.length);
   } else {
     const response = await get(entry ? `${place}?sha256=${entry.sha256}` : place, entry ? {} : { cache: "no-cache" });
-    if (!response.ok) throw new BundleError(`${name} can't be had (HTTP ${response.status}): build the site again.`, place);
+    if (!response.ok) throw new BundleError(`${name} can't be loaded (HTTP ${response.status}): build the site again.`, place);
     bytes = await collect(response, entry?.bytes, progress);
   }
   if (entry && bytes.length !== entry.bytes) {
-    throw new BundleError(`${name} has ${bytes.length} bytes, and its bundle says ${entry.bytes}: it was altered or cut short.`, place);
+    throw new BundleError(`${name} has ${bytes.length} bytes instead of ${entry.bytes}: it was altered or truncated; reload the page.`, place);
   }
   if (entry && (await sha256(bytes)) !== entry.sha256) {
-    throw new BundleError(`${name} differs from its sha256 in the bundle: it was altered.`, place);
+    throw new BundleError(`${name} differs from its sha256 in the bundle: it was altered; reload the page.`, place);
   }
   return bytes;
 }
@@ -75,7 +75,7 @@ async function collect(response, size, progress) {
 }
 
 class Model {
-  // `read` takes what readFile takes; another one may keep what it has read.
+  // `read` has the arguments of readFile. The page's worker gives one that caches files.
   static async load({ ort, model, manifest, graph, task, progress = () => {}, read = readFile, options = {} }) {
     const self = new this();
     self.ort = ort;
@@ -115,7 +115,7 @@ class Model {
     return { tokenizer: "tokenizer.json", graph: manifest.graphs[graph], weights };
   }
 
-  /** How many bytes they are. */
+  /** The number of bytes of these files. */
   static bytes(manifest, graph) {
     return Object.values(this.files(manifest, graph)).reduce((sum, name) => sum + manifest.files[name].bytes, 0);
   }
@@ -125,7 +125,7 @@ class Model {
     const outputs = await this.session.run({ input_ids: row, ...feed });
     for (const output of Object.values(outputs)) {
       if (!output.data.every(Number.isFinite)) {
-        throw new BundleError("The graph gives logits that are not numbers for this text: export the bundle again.");
+        throw new BundleError("The graph returned logits that are not numbers for this text: export the bundle again.");
       }
     }
     return outputs;
@@ -140,14 +140,14 @@ class Model {
   }
 }
 
-/** A sentiment bundle, loaded with its graph that explains. */
+/** A sentiment bundle, opened with its explain graph. */
 export class Sentiment extends Model {
   static async load(given) {
     return super.load({ graph: "explain", ...given, task: "sentiment" });
   }
 
   static files(manifest, graph = "explain") {
-    if (!manifest.graphs[graph]) throw new BundleError("The bundle has no graph that explains a label: export it again.");
+    if (!manifest.graphs[graph]) throw new BundleError("The bundle has no explain graph: export it again.");
     return super.files(manifest, graph);
   }
 
@@ -164,7 +164,7 @@ export class Sentiment extends Model {
   }
 
   async #label(text, whole, exact) {
-    if (typeof text !== "string") throw new TypeError("A text is needed: give a string.");
+    if (typeof text !== "string") throw new TypeError("The text isn't a string: give a string.");
     const located = locate(this.tokenizer, text);
     const first = exact ? null : this.manifest.early_exit;
     let reading;
@@ -191,14 +191,14 @@ export class Sentiment extends Model {
     return (await this.#label(text, false, exact)).label;
   }
 
-  /** The label, and which words and sentences decided, as Sentiment.explain in Python; places are UTF-16 units. */
+  /** The label and the weights of words and sentences, like Sentiment.explain in Python. Spans are in UTF-16 units. */
   async explain(text, { exact = false } = {}) {
     const { located, reading, temperature, label } = await this.#label(text, true, exact);
     return { ...label, ...attribute(text, located, reading, this.labels, temperature) };
   }
 }
 
-/** A fill-mask bundle, loaded. */
+/** A fill-mask bundle, opened. */
 export class FillMask extends Model {
   static async load(given) {
     return super.load({ graph: "int8", ...given, task: "fill-mask" });
@@ -216,7 +216,7 @@ export class FillMask extends Model {
 
   /**
    * For each [MASK] in the text a list of `{ score, token, word }`, best first. With `joint`, a list of
-   * `{ score, words }`: all masks filled with each other in view, as FillMask in Python fills them.
+   * `{ score, words }` that fill all masks together, like FillMask in Python.
    */
   async fill(text, { topK = 5, joint = false, beams = 10 } = {}) {
     const { ids } = this.tokenizer.encode(cleanWithSpans(text).characters);
@@ -239,7 +239,7 @@ export class FillMask extends Model {
       return filled;
     }
     if (masks.length > JOINT_MASKS) throw new RangeError(`The text has ${masks.length} masks: joint fills ${JOINT_MASKS} at most.`);
-    if (groups.length > 1) throw new RangeError("The masks stand further apart than the model reads at once: fill them without joint.");
+    if (groups.length > 1) throw new RangeError("The masks are too far apart for the model to read them together: fill them without joint.");
     const [[start, stop]] = groups;
     const part = ids.slice(start, stop);
     const places = masks.map((place) => place - start);
@@ -283,7 +283,7 @@ function best(scores, count) {
   return [...scores.keys()].sort((a, b) => scores[b] - scores[a] || a - b).slice(0, count);
 }
 
-/** Spans of at most `size` tokens that hold every mask, each as many as fit, in its middle. As windows in Python. */
+/** Spans of at most `size` tokens that contain all masks; the masks of a span are in its middle. Like windows in Python. */
 export function windows(length, masks, size) {
   const spans = [];
   for (let index = 0; index < masks.length; ) {

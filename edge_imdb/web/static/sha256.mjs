@@ -1,4 +1,4 @@
-// sha256: of bytes, in hex. Browsers give theirs to pages over HTTPS or from this machine alone, so there is one here too.
+// sha256 of bytes, in hex. Browsers offer their own only over HTTPS and on localhost, so this module has another.
 
 const PRIMES = [];
 for (let number = 2; PRIMES.length < 64; number++) if (PRIMES.every((prime) => number % prime)) PRIMES.push(number);
@@ -11,7 +11,7 @@ export async function sha256(bytes) {
   return [...digest].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** The digest of bytes, without the browser's help. */
+/** The digest of bytes in plain JavaScript. */
 export function plain(bytes) {
   const state = Int32Array.from(START);
   const words = new Int32Array(64);

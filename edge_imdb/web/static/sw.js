@@ -1,4 +1,4 @@
-// The service worker: keeps the page's own files at its installation; worker.mjs keeps the bundles. So all of it works offline.
+// The service worker caches the page's own files when it is installed, and worker.mjs caches the bundles: both work offline.
 // `edge-imdb web` writes the two lines that begin with const BUILD and const SHELL.
 const BUILD = "";
 const SHELL = [];
@@ -30,7 +30,7 @@ async function answer(request) {
   return isolated(await fetch(request));
 }
 
-// With these headers a page may use threads; a host of static files doesn't send them.
+// A page may use threads only with these headers, which most static hosts don't send.
 function isolated(response) {
   if (response.type === "opaque" || response.type === "error" || response.redirected) return response;
   const headers = new Headers(response.headers);

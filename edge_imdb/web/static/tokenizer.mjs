@@ -1,5 +1,5 @@
-// Tokenizer: BERT's uncased WordPiece, token for token and place for place what the tokenizers package gives in Python.
-// Characters are looked up in tables that were taken from it, not in the browser's own, which differ with its age.
+// Tokenizer: BERT's uncased WordPiece, with the same tokens and offsets as the tokenizers package in Python. It uses
+// character tables made with that package, because a browser's own tables depend on its version.
 
 import tables from "./tables.mjs";
 import { inRanges } from "./text.mjs";
@@ -27,7 +27,7 @@ function normalize(character) {
 }
 
 export class Tokenizer {
-  /** `file` is the content of a bundle's tokenizer.json, parsed. Throws if it is of another kind. */
+  /** `file` is the content of a bundle's tokenizer.json, parsed. Throws if it isn't such a tokenizer. */
   constructor(file) {
     const { normalizer, model, pre_tokenizer: words, added_tokens: added } = file;
     const ours =
@@ -48,8 +48,8 @@ export class Tokenizer {
   }
 
   /**
-   * The tokens of a text given as an array of characters (code points), without special tokens about them: `ids`,
-   * `starts` and `ends` (places in that array), and `words`, the number of the word that each belongs to.
+   * The tokens of a text, which is an array of characters (code points), without special tokens: `ids`, `starts` and
+   * `ends` (indices in that array), and `words`, the number of each token's word.
    */
   encode(characters) {
     const found = { ids: [], starts: [], ends: [], words: [] };
@@ -76,7 +76,7 @@ export class Tokenizer {
   }
 
   #part(characters, from, to, word, found) {
-    // What each character becomes, and where it stands.
+    // The normalised letters, and the index of the character that each comes from.
     let letters = [];
     let places = [];
     for (let place = from; place < to; place++) {
@@ -128,7 +128,7 @@ export class Tokenizer {
   }
 }
 
-// Bring combining marks that follow each other into the canonical order. Their places stay, as they do in Python.
+// Sort consecutive combining marks into canonical order. As in Python, their offsets aren't sorted.
 function order(letters) {
   for (let at = 1; at < letters.length; at++) {
     const own = tables.combining[letters[at]];

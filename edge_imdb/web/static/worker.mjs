@@ -1,9 +1,9 @@
-// The worker: models and runs, so that the page never waits. Of reviews to explain only the newest one counts.
+// The worker loads and runs the models, so that the page never freezes. It explains only the newest of several waiting texts.
 
 import { FillMask, Sentiment, readFile } from "./edge-imdb.mjs";
 
 const KEPT = "edge-imdb-bundles";
-// Threads that haven't started after so many ms never will.
+// Milliseconds. Threads that haven't started by then never will.
 const PATIENCE = 30_000;
 const keeping = [];
 const queue = { explain: null, fill: null, rows: null };
@@ -25,14 +25,13 @@ self.addEventListener("message", ({ data }) => {
 
 function fail(error, what) {
   if (error.file && self.caches) caches.open(KEPT).then(async (cache) => {
-    // What was kept is not what it should be: the next visit fetches it anew.
+    // The cached file is damaged: remove it, so that the next visit fetches it again.
     for (const request of await cache.keys()) if (request.url.startsWith(new URL(error.file, location.href).href)) await cache.delete(request);
   });
   postMessage({ type: "failed", what, message: error.message ?? String(error), instead });
 }
 
-// A file with its sha256 in its address never changes. What is as its bundle says is kept for the next visit, which then
-// needs no network.
+// Read a file and cache it. Its address contains its sha256, so it never changes, and the next visit needs no network.
 async function readAndKeep(base, name, entry, progress) {
   const bytes = await readFile(base, name, entry, progress, entry && self.caches ? keptOrFetched : fetch);
   if (entry && self.caches) keeping.push(keep(`${base}/${name}?sha256=${entry.sha256}`, bytes));
@@ -40,9 +39,9 @@ async function readAndKeep(base, name, entry, progress) {
 }
 
 async function keptOrFetched(address, options) {
-  // A private window may have no cache.
+  // Private windows may have no cache.
   const kept = await caches.open(KEPT).then((cache) => cache.match(address)).catch(() => undefined);
-  // Read whole, because Firefox may never end the stream of a kept file in a worker (huggingface/transformers.js#373).
+  // Not streamed: in a worker, Firefox may never end the stream of a cached file (huggingface/transformers.js#373).
   return kept ? new Response(await kept.arrayBuffer()) : fetch(address, options);
 }
 
@@ -51,20 +50,20 @@ async function keep(address, bytes) {
     const cache = await caches.open(KEPT);
     if (await cache.match(address)) return true;
     await cache.put(address, new Response(bytes));
-    // Not the versions before it.
+    // Remove older versions of the file.
     const { href, pathname } = new URL(address, location.href);
     for (const { url } of await cache.keys()) {
       if (new URL(url).pathname === pathname && url !== href) await cache.delete(url);
     }
     return true;
   } catch {
-    // No room.
+    // The browser's storage is full.
     return false;
   }
 }
 
-// For memory that threads share, and it is always of that kind, the runtime reserves 4 GiB, which iOS refuses. Both models
-// need less than a tenth of what is reserved here.
+// The runtime always reserves 4 GiB of shared memory, which iOS refuses. This reserves 1 GiB; both models together need less
+// than a tenth of that.
 function reserveLess() {
   const { Memory } = WebAssembly;
   const pages = 16384;
@@ -97,7 +96,7 @@ async function start(given) {
     };
     const parts = runtime();
     sentiment = await Sentiment.load({
-      // The runtime may come after the weights, so it is asked for when they are there.
+      // The weights may arrive before the runtime, so the runtime is looked up only when it is used.
       ort: { get Tensor() { return ort.Tensor; }, InferenceSession: { create: async (...all) => (await parts, ort.InferenceSession.create(...all)) } },
       model: site.bundles.sentiment,
       manifest,
@@ -124,7 +123,7 @@ async function pump() {
   if (busy || !sentiment) return;
   busy = true;
   for (;;) {
-    // Messages that came during the last run are seen first.
+    // Receive the messages that arrived during the last run.
     await turn();
     if (queue.explain) await explain(take("explain"));
     else if (queue.fill) await fill(take("fill"));
@@ -164,7 +163,7 @@ async function fill({ id, text, joint }) {
         read: readAndKeep,
         options: { executionProviders: ["wasm"] },
       });
-      // Typed on meanwhile: the newer text counts.
+      // If the user has typed on while the model loaded, fill the newer text instead.
       await turn();
       if (queue.fill) return;
     }
