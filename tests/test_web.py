@@ -619,7 +619,7 @@ def test_a_new_version_of_a_file_takes_the_place_of_the_old_one(browser: Any, tm
     ("alter", "message"),
     [
         (lambda content: content[:-1] + bytes([content[-1] ^ 1]), "differs from its sha256 in the bundle"),
-        (lambda content: content[: len(content) // 2], "it was altered or cut short"),
+        (lambda content: content[: len(content) // 2], "it was altered or truncated"),
     ],
     ids=["altered", "truncated"],
 )
