@@ -400,11 +400,11 @@ def test_fill_prints_json_a_line_and_reads_files(tmp_path: Path) -> None:
         (["a text"], 1, "The text has no [MASK]"),
         (["A [MASK].", "a text"], 1, "text 2: The text has no [MASK]"),
         (["[MASK] " * 9, "--joint"], 1, "9 masks"),
-        (["A [MASK].", "--targets", "film,qqqqqq"], 2, "'qqqqqq'"),
-        (["A [MASK].", "--targets", ","], 2, "targets is empty"),
+        (["A [MASK].", "--targets", "film,qqqqqq"], 0, "'qqqqqq' is not in the vocabulary: using its first word piece"),
+        (["A [MASK].", "--targets", ","], 2, "targets has no word to choose from"),
         (["A [MASK].", "--top-k", "0"], 2, "--top-k"),
         ([], 2, "edge-imdb fill"),
-        (["A [MASK].", "--model", "SENTIMENT"], 1, "is a sentiment bundle, and a fill-mask bundle is needed"),
+        (["A [MASK].", "--model", "SENTIMENT"], 1, "is a sentiment bundle, but a fill-mask bundle is needed"),
     ],
 )
 def test_wrong_usage_is_one_sentence(arguments: list[str], code: int, words: str) -> None:
