@@ -229,6 +229,17 @@ def test_windows(length: int, masks: list[int], size: int, expected: list[tuple[
     assert all(any(start <= mask < stop for start, stop in got) for mask in masks)
 
 
+def test_each_mask_is_filled_once_where_windows_overlap(int8: FillMask) -> None:
+    words = ["great", "film"] * 52
+    for place in (0, 55, 100):
+        words[place] = "[MASK]"
+    found = int8(" ".join(words))
+    alone = [int8(" ".join(words[:62])), int8(" ".join(words[42:]))]
+    tokens = [[[entry["token"] for entry in mask] for mask in result] for result in (found, *alone)]
+    assert len(found) == 3
+    assert tokens[0] == [*tokens[1], tokens[2][1]]
+
+
 @pytest.mark.parametrize("place", [0, 7, 150, 299])
 def test_a_long_text_keeps_the_window_around_its_mask(int8: FillMask, place: int) -> None:
     words = ["great", "film"] * 150

@@ -243,3 +243,21 @@ print([name for name in sys.modules if name.split(".")[0] in ("huggingface_hub",
 
 def test_the_embedded_bundle_needs_no_huggingface_hub() -> None:
     assert subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["not a name", "mine", "me/", "me/-x", "me/x.git", "me/a--b", "a/b/c", "me/" + "x" * 99]
+)
+def test_a_name_that_the_hub_refuses_is_refused_before_anything_is_done(name: str) -> None:
+    from edge_imdb.errors import UsageError
+    from edge_imdb.runtime.hub import check_name
+    from edge_imdb.train.options import FillMaskOptions, SentimentOptions
+
+    for call in (
+        lambda: check_name(name),
+        SentimentOptions(push_to_hub=name).check,
+        FillMaskOptions(push_to_hub=name).check,
+    ):
+        with pytest.raises(UsageError, match="is not the name of a Hub repository"):
+            call()
+    check_name("me/my_model-1.0")

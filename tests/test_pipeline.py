@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +131,31 @@ def test_fp32_gate_refuses_a_graph_of_other_weights(
     with pytest.raises(GateError, match="fp32 graph's logits differ"):
         export_run("sentiment", tiny_run, tmp_path / "models" / "sentiment", ExportOptions(quantize=True))
     assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_no_session_is_open_when_the_folder_is_renamed(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows refuses to rename a folder while a session maps a file in it."""
+    from edge_imdb.export import pipeline
+    from edge_imdb.export.options import ExportOptions
+    from edge_imdb.runtime import session
+
+    seen, original = [], pipeline.staging
+
+    @contextlib.contextmanager
+    def staging(target: Path) -> Iterator[Path]:
+        with original(target) as folder:
+            yield folder
+            for executor in list(session._executors):
+                seen.extend(graph for graph in executor._sessions if graph.bundle.path == folder)
+
+    opened = []
+    signature = session.OnnxRuntime.signature
+    monkeypatch.setattr(
+        session.OnnxRuntime, "signature", lambda self, graph: opened.append(graph) or signature(self, graph)
+    )
+    monkeypatch.setattr(pipeline, "staging", staging)
+    options = ExportOptions(quantize=True, no_fp32=True, max_drop=100, max_loss_rise=100)
+    pipeline.export_run("sentiment", tiny_run, tmp_path / "bundle", options)
+    assert len(opened) > 1 and not seen
