@@ -108,6 +108,7 @@ def test_serve_and_cpu_alone_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "executable", str(environment(tmp_path / "venv", ["serve", "cpu"])))
     server = Server(cwd=tmp_path)
     try:
+        server.wait_for("ready", 120)
         answer = server.post("/", {"inputs": "great film"})
         assert answer.status == 200 and "pos" in json.dumps(answer.content)
     finally:

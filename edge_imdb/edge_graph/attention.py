@@ -1,4 +1,4 @@
-"""layer and layer_at: a whole layer of DistilBERT, and the last layer at some rows only, with attention written out."""
+"""layer and layer_at: a whole layer of DistilBERT, and the last layer at some rows only."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def layer(
 
 
 def _kept(graph: GraphBuilder, number: int, shares: str, inverse: str, schedule: Schedule) -> str:
-    """The places of the tokens that stay, in their order. *Shape:* ``(heads, length, length)`` to ``(kept,)``.
+    """The indices of the tokens to keep, in text order. *Shape:* ``(heads, length, length)`` to ``(kept,)``.
 
-    They are ``[CLS]`` and those that receive most attention, summed over heads and queries.
+    These are ``[CLS]`` and the tokens that receive most attention, summed over heads and queries.
     """
     if number == 0:
         _counts(graph, schedule)
     one = graph.constant("one", np.array([1]))
     place = graph.constant(f"layer.{number}", np.array([number]))
-    # [CLS] stays anyway, so it is neither counted nor compared.
+    # [CLS] is always kept, so it is neither counted nor compared.
     count = graph.node(
         "Sub", [graph.node("Gather", ["kept.counts", place], f"{number}.count"), one], f"{number}.others"
     )
@@ -57,14 +57,14 @@ def _kept(graph: GraphBuilder, number: int, shares: str, inverse: str, schedule:
     received = graph.node("Slice", [received, one, end], f"{number}.received.others")
     best, ordered = f"{number}.best", f"{number}.ordered"
     graph.several("TopK", [received, count], [f"{best}.values", best], largest=1, sorted=0)
-    # ONNX has no Sort.
+    # Sorts the indices. ONNX has no Sort operator.
     graph.several("TopK", [best, count], [ordered, f"{ordered}.places"], largest=0, sorted=1)
     after = graph.node("Add", [ordered, one], f"{number}.after_cls")
     return graph.node("Concat", [graph.constant("zero", np.array([0])), after], f"{number}.kept", axis=0)
 
 
 def _counts(graph: GraphBuilder, schedule: Schedule) -> None:
-    """How many tokens stay after each layer, as ``kept.counts``, *shape:* ``(layers - 1,)``."""
+    """Add ``kept.counts``: the number of tokens to keep after each layer. *Shape:* ``(layers - 1,)``."""
     shares = graph.constant(KEPT_SHARES, np.array(schedule.kept, dtype=np.float32))
     length = graph.node("Cast", ["length"], "kept.length", to=TensorProto.FLOAT)
     counts = graph.node("Ceil", [graph.node("Mul", [length, shares], "kept.products")], "kept.rounded")
@@ -78,14 +78,14 @@ def _attention(
 ) -> tuple[str, str, str]:
     """Attention of queries, keys and values. *Shape:* three times ``(1, length, width)`` to the same.
 
-    Also returns the exponentials of the scores, ``(heads, length, length)``, and what makes shares of them,
-    ``(heads, length, 1)``. ``near_zero`` says that the scores can go into Exp as they are.
+    Also returns the exponentials of the scores, ``(heads, length, length)``, and the factors that normalise them,
+    ``(heads, length, 1)``. If ``near_zero``, the largest score of a row isn't subtracted before Exp.
     """
     heads, width = config["n_heads"], config["dim"]
     size = width // heads
     shape = graph.constant("by_head", np.array([-1, heads, size]))
     query, key, value = (graph.node("Reshape", [part, shape], f"{part}.heads") for part in parts)
-    # Strides select the heads, so nothing is copied.
+    # The transposed inputs select the heads by strides, so nothing is copied.
     scores = graph.node(
         "FusedMatMul",
         [query, key],
@@ -123,11 +123,11 @@ def guarded(graph: GraphBuilder, value: str, output: str) -> str:
         return graph.node("Identity", [value], output)
     watched = graph.watched
     if graph.has(KEPT_SHARES):
-        # One number for each, because with token dropping their lengths differ.
+        # Reduce each to one number, because with token dropping their lengths differ.
         watched = [graph.node("ReduceSum", [name], f"{name}.watched", keepdims=0) for name in watched]
     total = graph.node("ReduceSum", [graph.node("Sum", watched, "watched")], "watched.total", keepdims=0)
     wide = graph.node("Mul", [total, graph.constant("headroom", np.float32(_HEADROOM))], "watched.wide")
-    # 0, or NaN if it is infinite.
+    # This is 0, or NaN if the sum is infinite.
     nothing = graph.node("Sub", [wide, wide], "watched.nothing")
     return graph.node("Add", [value, nothing], output)
 
@@ -151,7 +151,7 @@ def layer_at(graph: GraphBuilder, number: int, hidden: str, rows: str, config: d
     query = graph.node("Unsqueeze", [query, graph.constant("axis_2", np.array([2]))], f"{number}.query.wide")
     query = graph.node("Mul", [query, parts], f"{number}.query.apart")
     query = graph.node("Reshape", [query, graph.constant("flat", np.array([1, -1, width]))], f"{number}.query.heads")
-    # (1, rows * heads, width): what each head of each row looks for among the hidden states themselves.
+    # (1, rows * heads, width): the queries of each head and row, multiplied into the weights of the keys.
     sought = graph.matmul(query, f"{name}.k_lin", graph.weight(f"{name}.k_lin.weight"), None, f"{number}.sought")
     scores = graph.node("FusedMatMul", [sought, hidden], f"{number}.scores", contrib=True, transB=1)
     shares, total = _exponentials(graph, number, scores, near_zero=False)

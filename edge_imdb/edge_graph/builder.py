@@ -1,4 +1,4 @@
-"""GraphBuilder: the nodes and weights of an ONNX graph as they are added."""
+"""GraphBuilder: collects the nodes and weights of an ONNX graph."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EPSILON = 1e-12
 
 
 class GraphBuilder:
-    """Nodes and weights as they are added. Each method returns the name of the value it made."""
+    """Collects nodes and weights. Each method returns the name of the value that it adds."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class GraphBuilder:
         self.bits = bits
         self._outliers = outliers or {}
         self.key_biases = key_biases or {}
-        # Sums of rows of attention that may leave the range of fp32, and their inverses.
+        # Names of attention sums, and of their inverses, which may leave the range of fp32.
         self.watched: list[str] = []
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
@@ -62,11 +62,11 @@ class GraphBuilder:
         return output
 
     def several(self, operator: str, inputs: list[str], outputs: list[str], **attributes: Any) -> None:
-        """A node with several outputs, whose name is that of the last."""
+        """Add a node with several outputs, which gets the name of the last output."""
         self._nodes.append(helper.make_node(operator, inputs, outputs, name=outputs[-1], **attributes))
 
     def quantize(self, value: str) -> list[str]:
-        """Levels, scale and zero point of a value, uint8 with one scale; made only once if several nodes read them."""
+        """Levels, scale and zero point of a value, in uint8 with one scale. Nodes that read it share them."""
         if value not in self._quantized:
             outputs = [f"{value}.{part}" for part in ("levels", "scale", "zero")]
             read = value
@@ -114,14 +114,14 @@ class GraphBuilder:
         matrix = self.weight(f"{name}.weight")
         if self.bits is None:
             return [self.constant(name, matrix)]
-        # A lookup has no products that could overflow, so these keep eight bits.
+        # A lookup multiplies nothing that could overflow, so embeddings keep eight bits.
         rows, scale = quantize_rows(matrix)
         return [self.constant(f"{name}.int8", rows), self.constant(f"{name}.scale", scale)]
 
     def model(self, rows: str | int, columns: int, optional: Sequence[str] = ()) -> onnx.ModelProto:
-        """The graph so far, from ``input_ids`` to ``logits`` of this shape.
+        """The graph from ``input_ids`` to ``logits``, which has the shape ``(rows, columns)``.
 
-        ``optional`` are constants that a caller may give instead.
+        ``optional`` has the names of constants that a caller may replace with an input of its own.
         """
         inputs = [helper.make_tensor_value_info("input_ids", TensorProto.INT64, [1, "length"])]
         for name in optional:

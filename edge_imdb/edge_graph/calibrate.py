@@ -45,7 +45,7 @@ def calibrate(
 
 
 def key_bias(rows: list[tuple[Floats, Floats]]) -> Floats | None:
-    """The bias that brings each row's largest score nearest to 0. None if one stays further than REACH from it.
+    """The bias that brings the largest score of each row nearest to 0; None if a score stays further away than REACH.
 
     ``rows`` has, for each text, the queries, *shape:* ``(heads, length, size)``, and their largest scores,
     ``(heads, length)``, in nats. Returns *shape:* ``(heads * size,)``.

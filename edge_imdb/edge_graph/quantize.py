@@ -18,11 +18,11 @@ LEVELS = 63
 # A channel is an outlier if its largest value is over this many times that of the median channel. Chosen on validation
 # among 1.5, 2, 3 and 4, as were the two inputs of the feed-forward layers among all inputs.
 OUTLIER = 3.0
-# How far from 0, in nats, a row's largest score may be on calibration texts for a layer not to subtract it.
+# A layer doesn't subtract the largest scores if all of them are within this many nats of 0 on the calibration texts.
 REACH = 20.0
-# Weights anywhere between two levels are 0.289 steps from the nearest, as a root mean square, give or take 0.13 over
-# the root of their number. A row that is closer by five times that doesn't lie so by chance; a row under _EXACT lies on
-# its levels.
+# Weights at random positions between two levels have a distance of 0.289 steps to the nearest level, as a root mean
+# square, with a standard deviation of 0.13 over the root of their number. A row that is closer by five standard
+# deviations isn't there by chance. A row with a distance under _EXACT lies on its levels.
 _EXACT, _ANYWHERE, _CHANCE = 1e-3, 0.289, 5 * 0.13
 # The first of these factors on its scale that takes such a row off its levels is used.
 _WIDER = (1.04, 1.03, 1.05, 1.02, 1.06, 1.07, 1.08)
@@ -50,10 +50,14 @@ def recipe_of(task: str, target: str) -> dict[str, Any]:
 def quantize_rows(matrix: Floats, bits: int = 8) -> tuple[NDArray[np.int8], Floats]:
     """Symmetric int8 with a scale for each row. *Shape:* ``(rows, columns)`` to the same and ``(rows, 1)``.
 
-    A row's largest weight sets its scale. But weights that were read back from int8 lie on just that grid. A short
-    training moves most of them by less than half a step, so they would all be rounded back to where they were, and int8
-    would forget what fp32 has learnt. Such a row gets a slightly wider scale, on which the moved weights round up and
-    down alike. A row that lies on its grid exactly, because nothing moved it, keeps it.
+    The largest weight of a row sets its scale. Weights that were read back from int8 lie on exactly that grid. A short
+    training moves most of them by less than half a step, so all of them would be rounded back, and int8 would lose what
+    fp32 has learnt. Such a row gets a slightly larger scale, so that the moved weights round up and down equally often.
+    A row that wasn't trained lies on its grid exactly, and keeps its scale.
+
+    >>> rows, scale = quantize_rows(np.array([[0.5, -1.27]], dtype=np.float32))
+    >>> rows.tolist()
+    [[50, -127]]
     """
     top = 2 ** (bits - 1) - 1
     scale = np.abs(matrix).max(axis=1, keepdims=True) / top

@@ -54,8 +54,8 @@ def write_checkpoint(bundle: Bundle, folder: Path) -> None:
 def weights_of(bundle: Bundle) -> dict[str, Floats]:
     """The weights of a DistilBERT by their names in transformers, read from the int8 graph of ``bundle``.
 
-    These are the values that the graph computes with, so each is within half a step of 7 or 8 bits of the exported one.
-    The bias of the keys is set to 0: it cancels in the softmax, and the graph has none or one of its own.
+    These are the values that the graph computes with. Each differs from the exported weight by at most half a step of
+    7 or 8 bits. The bias of the keys is set to 0, because it cancels in the softmax, and the graph has none or its own.
 
     Raises BaseModelError if edge-imdb didn't write the int8 graph.
     """
@@ -79,7 +79,7 @@ def weights_from(constants: dict[str, NDArray[Any]], config: dict[str, Any]) -> 
     found: dict[str, Floats] = {}
 
     def dense(name: str, divisor: str | None = None) -> Floats:
-        # Stored as (inputs, outputs), with a scale for each output, and multiplied by the input's outlier channels.
+        # The graph stores (inputs, outputs) with a scale for each output, times the factors of outlier channels.
         matrix = constants[f"{name}.int8"] * constants[f"{name}.scale"]
         if divisor in constants:
             matrix = matrix * constants[divisor][:, None]

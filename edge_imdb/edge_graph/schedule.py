@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from ..errors import UsageError
 
-# A text of this many tokens, special ones included, keeps all of them: a sentence has none to spare, and little time
-# to win.
+# A text of up to this many tokens, including special tokens, keeps all of them. In a short text every token counts,
+# and dropping some would save little time.
 AT_LEAST = 64
 
 
@@ -39,7 +39,11 @@ class Schedule:
 
     @staticmethod
     def parse(text: str) -> Schedule:
-        """The schedule that ``str`` of one wrote, such as ``0.75,0.5,0.25``. Raises UsageError."""
+        """Parse what ``str`` of a schedule returns, such as ``0.75,0.5,0.25``. Raises UsageError.
+
+        >>> Schedule.parse("1,0.5").kept
+        (1.0, 0.5)
+        """
         try:
             shares = tuple(float(part) for part in text.split(","))
         except ValueError:
@@ -50,7 +54,7 @@ class Schedule:
         return Schedule(shares)
 
     def check(self, layers: int) -> None:
-        """Raise UsageError unless it has a share for each of a model's ``layers`` but the last."""
+        """Raise UsageError unless there is a share for each of the ``layers`` of a model but the last."""
         if len(self.kept) != layers - 1:
             raise UsageError(
                 f"The schedule {self} has {len(self.kept)} shares, and a model of {layers} layers needs {layers - 1}: "

@@ -1,14 +1,14 @@
-"""with_subsets: the sentiment graph that also tells what its logits would be, had ``[CLS]`` read fewer tokens.
+"""with_subsets: the sentiment graph that also computes its logits for subsets of the tokens.
 
-In the last layer only the row of ``[CLS]`` is computed, and its attention is a weighted mean over the tokens. So what
-it would be over some of them alone follows from the very run that gives the logits: for each subset the weighted sum of
-the tokens in it, divided by the sum of their weights, then the rest of the layer and the classifier, with one row per
-subset. Leaving out each word in turn costs as many rows as there are words, and no run of the other layers. It is
-leave-one-out (Li et al. 2016, "Understanding Neural Networks through Representation Erasure", section 3) within the
-last layer.
+In the last layer only the row of ``[CLS]`` is computed, and its attention is a weighted mean over the tokens. So the
+attention over a subset follows from the run that gives the logits: it is the weighted sum of the tokens in the subset,
+divided by the sum of their weights. The rest of the layer and the classifier then run with one row per subset. Leaving
+out each word in turn costs as many rows as there are words, and no run of the other layers. This is leave-one-out (Li
+et al. 2016, "Understanding Neural Networks through Representation Erasure", section 3) within the last layer.
 
-The nodes are those of the edge graph, under their names, so ``logits`` are the same bits as the edge graph's when it
-keeps all tokens: here none is dropped. What follows the attention is copied, with the same weights, in the same file.
+The graph has the nodes of the edge graph, under the same names, but drops no tokens. So ``logits`` are those of the
+edge graph bit for bit when that keeps all tokens. The nodes after the attention are copied; the copies use the same
+weights, in the same file.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from onnx import TensorProto, helper, numpy_helper
 from ..errors import GateError
 from ..runtime.bundle import KEPT_SHARES
 
-# A sum of attention weights is divided by, and may be 0 where a subset leaves out all that count.
+# The least divisor. The attention weights of a subset may all be 0.
 _TINY = np.float32(1e-30)
 _PREFIX = "subset."
 
 
 def write_subsets(source: Path, target: Path) -> None:
-    """Write the sentiment edge graph in the file ``source``, with subsets, to ``target`` in the same folder.
+    """Write ``with_subsets`` of the edge graph in the file ``source`` to ``target``, which must be in the same folder.
 
-    The weights stay in the file where they are. Raises GateError as ``with_subsets``.
+    The weights stay in their file. Raises GateError as ``with_subsets`` does.
     """
     onnx.save(with_subsets(onnx.load(source, load_external_data=False)), target)
 
 
 def with_subsets(edge: onnx.ModelProto) -> onnx.ModelProto:
-    """A sentiment edge graph with one input and one output more.
+    """A sentiment edge graph with a further input and a further output.
 
     Input ``kept``, fp32, *shape:* ``(subsets, length)``: 1 at the tokens that ``[CLS]`` reads in the last layer, 0 at
     the others. Output ``subset_logits``, *shape:* ``(subsets, labels)``.
@@ -67,17 +67,17 @@ def with_subsets(edge: onnx.ModelProto) -> onnx.ModelProto:
         graph.node.append(helper.make_node(operator, inputs, [_PREFIX + output], name=_PREFIX + output, **attributes))
         return _PREFIX + output
 
-    # Each token's values, times how much [CLS] attends to it, for each head its part of them.
+    # The values of each token times the attention of [CLS] to it, for each head its own part.
     values = _copy(graph, f"{last}.mean", f"{last - 1}.hidden", f"{last}.value")
     values = reshape(values, [-1, heads, width // heads], "values")
     shares = node("Transpose", [f"{last}.shares"], "shares", perm=[2, 1, 0])
     weighted = reshape(node("Mul", [values, shares], "weighted"), [-1, width], "weighted.rows")
     shares = reshape(shares, [-1, heads], "shares.rows")
-    # Their sums over each subset, (subsets, width) and (subsets, heads).
+    # Sums over each subset, (subsets, width) and (subsets, heads).
     sums = reshape(node("MatMul", ["kept", weighted], "sums"), [-1, heads, width // heads], "sums.heads")
     totals = node("Max", [node("MatMul", ["kept", shares], "totals"), constant("tiny", _TINY)], "totals.some")
     totals = reshape(totals, [-1, heads, 1], "totals.heads")
-    # A batch of subsets with a row each, so that what follows is the graph's own.
+    # A batch with a row for each subset, so that the following nodes can be copied as they are.
     means = reshape(node("Div", [sums, totals], "means"), [-1, 1, width], "means.rows")
     bias = f"distilbert.transformer.layer.{last}.attention.v_lin.bias"
     context = node("Add", [means, bias], "context")
@@ -89,7 +89,7 @@ def with_subsets(edge: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _keep_all(graph: onnx.GraphProto) -> None:
-    """Where the graph drops tokens, let it keep them all, for any of them may be asked about."""
+    """If the graph drops tokens, make it keep all of them, because any token may be in a subset."""
     for tensor in graph.initializer:
         if tensor.name == KEPT_SHARES:
             tensor.CopyFrom(numpy_helper.from_array(np.ones(tensor.dims, dtype=np.float32), KEPT_SHARES))
@@ -98,9 +98,9 @@ def _keep_all(graph: onnx.GraphProto) -> None:
 
 
 def _copy(graph: onnx.GraphProto, start: str, replacement: str, end: str) -> str:
-    """Copy the nodes that lead from the value ``start`` to ``end``, and give them ``replacement`` to start from.
+    """Copy the nodes between the values ``start`` and ``end``, with ``replacement`` in place of ``start``.
 
-    Returns what stands for ``end`` in the copy.
+    Returns the name of the copy of ``end``.
     """
     names = {start: replacement}
     for node in list(graph.node):

@@ -13,7 +13,11 @@ TARGETS = {"portable": 7, "avx2": 7, "avx512-vnni": 8, "arm64": 8}
 
 
 def resolve_target(target: str) -> str:
-    """One of TARGETS; ``auto`` is that of this machine's CPU. Raises UsageError for an unknown name."""
+    """A key of TARGETS; ``auto`` means the CPU of this machine. Raises UsageError for an unknown name.
+
+    >>> resolve_target("arm64")
+    'arm64'
+    """
     if target == "auto":
         if platform.machine().lower() in ("aarch64", "arm64"):
             return "arm64"

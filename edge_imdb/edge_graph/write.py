@@ -1,6 +1,6 @@
-"""write_edge: write the graph that runs on the device, node by node, from a run's weights.
+"""write_edge: write the graph that runs on the device, node by node, from the weights of a run.
 
-It computes what the standard graph computes, with less work:
+It computes the same function as the standard graph, with less work:
 
 - Each text runs alone and unpadded, so there is no attention mask and no arithmetic for one.
 - The last layer is computed only at the rows that the head reads: ``[CLS]`` for sentiment, and for fill-mask the
@@ -14,19 +14,20 @@ It computes what the standard graph computes, with less work:
 - A softmax subtracts the largest score of each row, which takes two more passes over all scores. Here a bias of the
   keys replaces that: in ``q . (k + b)`` any ``b`` adds the same number to a whole row of scores, which cancels. So
   ``b`` is chosen, by least squares, to bring the largest scores of calibration texts nearest to 0. If one of them stays
-  far from 0, the layer subtracts the largest score after all. If a text is so different from the calibration texts that
-  the sum of a row leaves the range of fp32, the graph gives NaN, and the runtime reports an error.
+  far from 0, the layer subtracts the largest score after all. If a text differs so much from the calibration texts that
+  the sum of a row leaves the range of fp32, the graph returns NaN, and the runtime reports an error.
 - Residual addition and layer norm are two operators, because the fused one of ONNX Runtime's CPU provider takes seven
   times as long as both. A session on this graph must leave its optimiser off, because it would fuse them again.
-- With a schedule, tokens are dropped: after the attention of a layer only those that received most of it go on, which
-  halves the work and more (``schedule.py``). What each received is one matrix product; two TopK choose and order them.
+- With a schedule, tokens are dropped: after the attention of a layer, the next layers only get the tokens that received
+  most of it, which at least halves the work (``schedule.py``). One matrix product sums the attention that each token
+  receives; two TopK nodes choose and order the tokens.
 - Queries, keys and values share one quantization of their input. The embedding matrix is stored once, in int8 with a
   scale for each row; in fill-mask it is both the lookup at the bottom and the projection at the top.
 
-In what the feed-forward layers read, one or two channels are ten times as large as the others and would take most of
-the 256 levels. If calibration texts show such channels, these are divided by the factor that brings them to three times
-the median channel, and their weights are multiplied by it (the migration of Xiao et al. 2023, "SmoothQuant", section 4,
-applied to outliers only). That halves the error of the logits.
+One or two input channels of the feed-forward layers are ten times as large as the others and would take most of the
+256 levels. Channels that are outliers on the calibration texts are divided by the factor that brings them to three
+times the median channel, and their weights are multiplied by it (the migration of Xiao et al. 2023, "SmoothQuant",
+section 4, applied to outliers only). That halves the error of the logits.
 """
 
 from __future__ import annotations
@@ -102,10 +103,10 @@ def write_edge(
 def _save(model: onnx.ModelProto, target: Path) -> None:
     """Write the graph, and its weights to a second file, which ONNX Runtime maps into memory instead of copying it."""
     data = target.with_name(target.name + DATA_SUFFIX)
-    # onnx appends to an existing file.
+    # onnx would append to an existing file.
     data.unlink(missing_ok=True)
     onnx.save(model, target, save_as_external_data=True, location=data.name, size_threshold=1024)
-    # onnx makes a file that only its owner can read.
+    # onnx creates a file that only its owner can read.
     data.chmod(target.stat().st_mode)
 
 
@@ -193,7 +194,7 @@ def _vocabulary(graph: GraphBuilder, rows: str, config: dict[str, Any]) -> tuple
     middle = graph.constant("middle", np.uint8(LEVELS + 1))
     levels = graph.node("QuantizeLinear", [unit, step, middle], "levels")
     scale = graph.node("Reshape", [words[1], graph.constant("vector", np.array([-1]))], "word_scale")
-    # QGemm wants as many zero points as scales.
+    # QGemm needs as many zero points as scales.
     zeros = graph.constant(f"zero.{size}", np.zeros(size, dtype=np.int8))
     product = graph.node(
         "QGemm", [levels, step, middle, words[0], scale, zeros], "product", contrib=True, transA=0, transB=1, alpha=1.0
