@@ -17,8 +17,11 @@ _EVENTS = {"os.rename": (2, 2), "os.remove": (1, 1), "os.mkdir": (1, 2), "os.rmd
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
-def watch(folder: str, kill_at: int | None, written: str) -> None:
-    """Log the steps below ``folder`` to the file ``written``; with ``kill_at``, die before that step, from 0."""
+def watch(folder: str, kill_at: int | str | None, written: str) -> None:
+    """Log the steps below ``folder`` to the file ``written``; with ``kill_at``, die before that step.
+
+    It is the number of a step, from 0, or a part of its line in the log: then the first such step.
+    """
     root = os.path.realpath(folder)
     log = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     count = 0
@@ -28,10 +31,11 @@ def watch(folder: str, kill_at: int | None, written: str) -> None:
         names = [os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)) for path in paths]
         if not any((name + os.sep).startswith(root + os.sep) for name in names):
             return
-        if count == kill_at:
+        line = f"{kind} {' -> '.join(name[len(root) + 1 :] for name in names)}"
+        if count == kill_at or (isinstance(kill_at, str) and kill_at in line):
             os.kill(os.getpid(), signal.SIGKILL)
         count += 1
-        os.write(log, f"{kind} {' -> '.join(name[len(root) + 1 :] for name in names)}\n".encode())
+        os.write(log, f"{line}\n".encode())
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":

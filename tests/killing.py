@@ -105,8 +105,11 @@ class CommandServer:
         assert self.wait() in (0, 3), self.said
         return self._written.read_text().splitlines()
 
-    def run_until(self, arguments: list[str], folder: Path, step: int) -> int:
-        """The exit code of a command that is killed just before its ``step``-th change of ``folder``, from 0."""
+    def run_until(self, arguments: list[str], folder: Path, step: int | str) -> int:
+        """The exit code of a command that is killed just before its ``step``-th change of ``folder``, from 0.
+
+        ``step`` may also be a part of the line by which ``steps`` describes the change.
+        """
         self._start(arguments, folder, step)
         return self.wait()
 
@@ -129,7 +132,7 @@ class CommandServer:
         self,
         arguments: list[str],
         watched: Path | None,
-        kill_at: int | None,
+        kill_at: int | str | None,
         cwd: Path | None = None,
         env: dict[str, str] | None = None,
     ) -> int:

@@ -73,3 +73,24 @@ def make_teacher(
     config, model, more = kinds[architecture]
     model(config(**shared, **more)).save_pretrained(folder)
     return folder
+
+
+def fine_tune(folder: Path, steps: int = 80) -> Path:
+    """Train the classifier in ``folder`` until it labels our reviews right."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    optimiser = torch.optim.AdamW(model.parameters(), 3e-3)
+    rows = make_reviews(32 * 8, 40)
+    for step in range(steps):
+        some = rows[step % 8 * 32 :][:32]
+        batch = tokenizer([text for text, _ in some], padding=True, truncation=True, return_tensors="pt")
+        labels = torch.tensor([int(label == "pos") for _, label in some])
+        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels).loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    model.save_pretrained(folder)
+    return folder

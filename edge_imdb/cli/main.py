@@ -19,7 +19,20 @@ from ..errors import EdgeImdbError, OutputError
 from .signals import stop_within_a_second
 
 # Each command is in the module of the same name, which is imported only to run it or to show its help.
-COMMANDS = ("evaluate", "explain", "export", "fill", "info", "predict", "push", "score", "serve", "train", "web")
+COMMANDS = (
+    "distil",
+    "evaluate",
+    "explain",
+    "export",
+    "fill",
+    "info",
+    "predict",
+    "push",
+    "score",
+    "serve",
+    "train",
+    "web",
+)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -237,3 +237,15 @@ def _unread(located: Located, read: set[int]) -> list[dict[str, Any]]:
     dropped = [(a, b) for a, b in located.dropped if not any(start <= a and b <= end for start, end in cut)]
     parts = [(*span, "cut") for span in cut] + [(*span, "dropped") for span in dropped]
     return [{"start": start, "end": end, "why": why} for start, end, why in sorted(parts)]
+
+
+def split_sentences(text: str) -> list[str]:
+    """The sentences of a review, cleaned, in order. They are split where ``Sentiment.explain`` splits them.
+
+    >>> split_sentences("I liked Mr. Hill.<br />Why? It was... fun.")
+    ['I liked Mr. Hill.', 'Why?', 'It was... fun.']
+    """
+    cleaned, origin = clean_with_spans(text)
+    ends = [0, *_sentence_ends(cleaned, text, origin), len(cleaned)]
+    parts = (cleaned[start:end].strip() for start, end in pairwise(ends))
+    return [part for part in parts if part]
