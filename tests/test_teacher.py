@@ -299,3 +299,27 @@ def test_the_extra_teacher_installs_all_that_a_teacher_imports() -> None:
         "optional-dependencies"
     ]
     assert {line.split(">")[0] for line in extras["teacher"]} == {"edge-imdb[score]", "torch", "transformers"}
+
+
+def test_a_teacher_on_the_hub_is_fetched_without_its_code_and_other_formats(
+    mpnet: Path, texts: Path, tmp_path: Path
+) -> None:
+    from conftest import run_command
+    from fake_hub import environment_of, serving
+
+    folder = Path(shutil.copytree(mpnet, tmp_path / "hub" / "models" / "me" / "teacher"))
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    (folder / "modeling.py").write_text("raise SystemExit")
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "config.json").write_text("{}")
+    arguments = ("score", texts, "--model", "me/teacher", "--output", tmp_path / "out.jsonl")
+    with serving(tmp_path / "hub") as server:
+        environment = environment_of(server, tmp_path / "home")
+        done = run_command(*arguments, env=environment)
+        assert done.returncode == 3, done.stderr
+    score(texts, tmp_path / "local.jsonl", model=mpnet)
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "local.jsonl").read_bytes()
+    names = {path.name for path in (tmp_path / "home").rglob("*") if path.is_symlink()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+    assert not names & {"pytorch_model.bin", "modeling.py"}
+    assert not any(path.parent.name == "onnx" for path in (tmp_path / "home").rglob("config.json"))
