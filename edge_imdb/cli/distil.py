@@ -16,7 +16,8 @@ from typing import Any
 
 import click
 
-from ..data.datasets import known_as, read_texts, sources_of
+from ..data.datasets import read_texts, sources_of
+from ..data.labels import known_as
 from ..data.splits import sample
 from ..data.tables import iter_values, require
 from ..data.text import clean, is_blank
