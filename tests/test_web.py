@@ -661,7 +661,7 @@ def test_without_memory_for_threads_it_goes_on_with_one_and_says_so(browser: Any
     with serving(Site(files)) as address, opened(browser, address) as tab:
         assert tab.evaluate("crossOriginIsolated")
         engine = tab.locator("#engine").inner_text()
-        assert "1 thread of WebAssembly" in engine and "no memory for more threads" in engine
+        assert "1 thread of WebAssembly" in engine and "enough memory for more threads" in engine
         write(tab, "Dreadful, dull and slow.")
         assert tab.locator("#label").inner_text() == "Neg"
 
