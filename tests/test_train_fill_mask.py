@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from conftest import LAUNCH, SHARED, as_arguments, fill_options, make_reviews, run_command, write_csv
 
-from edge_imdb.errors import BaseModelError, EdgeImdbError, OutputError, UsageError
+from edge_imdb.errors import BaseModelError, DivergedError, EdgeImdbError, OutputError, UsageError
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -271,7 +271,7 @@ def test_wrong_options_are_refused_and_leave_nothing(
 
 
 def test_a_loss_that_explodes_is_told(tiny_bert: Path, reviews_csv: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="lower --learning-rate"):
+    with pytest.raises(DivergedError, match="lower --learning-rate"):
         train(tiny_bert, reviews_csv, tmp_path, learning_rate=1e30)
 
 
