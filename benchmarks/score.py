@@ -209,7 +209,7 @@ def resume(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for kind in ("parquet", "csv", "jsonl", "txt", "csv.gz", "jsonl.gz"):
         source = write(folder / f"in.{kind}", made_up(options.rows))
-        output = folder / f"out.{kind}"
+        output = folder / f"out-{kind.replace('.', '-')}"
         faked(source, output)
         last = max(output.glob("part-*"))
         found[kind] = {}
