@@ -1,4 +1,4 @@
-"""choose_early_exit: how much of a long review to read before deciding whether to read the rest."""
+"""choose_early_exit: the length at which to stop reading a long review, and the score that it takes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Floats = NDArray[np.float64]
 
 
 def choose_early_exit(model: Sentiment, reviews: Reviews) -> EarlyExit | None:
-    """The length and the threshold with which fewest tokens of ``reviews`` are read; None if none saves any.
+    """The early exit that reads the fewest tokens of ``reviews``; None if no early exit saves tokens.
 
-    A review is lost if the whole review gets the right label and the early exit a wrong one. At the threshold, and at
-    every higher one, at most a share of MAX_LOST, divided by the number of lengths tried, is lost. Reviews that only
-    the early exit gets right are luck and don't make up for lost ones.
+    A review is lost if reading all of it gives the right label and the early exit gives a wrong label. The share of
+    lost reviews is at most MAX_LOST divided by the number of lengths, at the threshold and at every higher threshold.
+    Reviews that only the early exit labels right don't compensate for lost reviews, because they are luck.
     """
     labels = np.array(reviews.labels)
     whole_length = model.bundle.truncation.max_length
@@ -50,7 +50,7 @@ def choose_early_exit(model: Sentiment, reviews: Reviews) -> EarlyExit | None:
 
 
 def lowest_threshold(sure: Floats, lost: NDArray[np.bool_], allowed: int) -> float | None:
-    """The lowest score from which at most ``allowed`` reviews are lost; None if even the highest score loses more.
+    """The lowest threshold at which at most ``allowed`` reviews are lost; None if there is no such threshold.
 
     *Shape:* ``(reviews,)`` for both: the score of the early exit, and whether the review is lost.
     """

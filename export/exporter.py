@@ -33,7 +33,7 @@ class Exporter(ABC, Generic[Model]):
 
     @abstractmethod
     def open(self, folder: Path, precision: str, exact: bool = False) -> Model:
-        """Open the bundle in ``folder`` on the CPU, as a user would; with ``exact`` so that it does all the work."""
+        """Open the bundle in ``folder`` on the CPU. ``exact`` turns early exit and token dropping off."""
 
     @abstractmethod
     def behaviour(self, folder: Path) -> dict[str, Any]:
@@ -64,15 +64,15 @@ class Exporter(ABC, Generic[Model]):
         return None
 
     def reschedule(self, schedule: Schedule) -> None:
-        """Drop tokens as ``schedule`` says, not as the run was trained to. Raises UsageError if it can't."""
+        """Replace the run's schedule of token dropping with ``schedule``. Raises UsageError if the task has none."""
         raise UsageError(f"--token-dropping is for sentiment, and this is {self.name}: leave it out.")
 
     def recalibrate(self, int8: Model) -> None:
-        """Fit on the validation texts what depends on the schedule."""
+        """Fit the parameters that depend on the schedule, such as the temperature, on the validation texts."""
 
     @property
     def schedule(self) -> Schedule | None:
-        """The schedule of token dropping: the run's, unless ``reschedule`` gave another one; None for none."""
+        """The schedule of token dropping: that of ``reschedule``, or else of the run. None keeps all tokens."""
         return None
 
     def early_exit(self, int8: Model) -> EarlyExit | None:

@@ -46,8 +46,9 @@ def export_run(
 ) -> Path:
     """Write the bundle of the run in ``source`` to ``target``, whole or not at all, and return ``target``.
 
-    The reviews of the run are read again, from ``options.data`` or from the run's own place: the held-out ones measure
-    the graphs, and some of train calibrate int8. ``say`` gets one line for each fact worth showing.
+    The reviews of the run are read again, from ``options.data`` or from the path that the run used. The graphs are
+    measured on the held-out reviews, and int8 is calibrated on some training reviews. ``say`` is called with messages
+    for a person.
 
     Raises GateError if a graph differs too much; BundleError if ``source`` isn't a finished run; OutputError,
     InputError, DataError, HubError, UsageError.
@@ -111,7 +112,7 @@ def _export(
 
         say("exporting the fp32 graph")
         write_fp32(task.source, folder, TASKS[task.name].pipeline_tag)
-        # Without figures for now, because the runtime measures them by opening the bundle.
+        # The figures are added later, because measuring them opens the bundle, which needs a manifest.
         write_edge_json()
         fp32 = open_graph("fp32")
         difference = task.difference(fp32)
@@ -213,7 +214,7 @@ def check_distilbert(source: Path) -> None:
 
 
 def _lasting(figures: Figures) -> Figures:
-    """Figures without those of speed, which depend on the machine and don't belong in a bundle."""
+    """``figures`` without the speeds, which depend on the machine."""
     return {name: value for name, value in figures.items() if not name.endswith("_per_second")}
 
 

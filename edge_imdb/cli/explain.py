@@ -18,9 +18,9 @@ from .texts import as_json_line, file_options, open_rows, text_arguments
 if TYPE_CHECKING:
     from ..tasks.sentiment.pipeline import Sentiment
 
-# Log-odds from which a word is shown in the strongest colour, and under which it has none.
+# Weights, in log-odds, at which the colour is strongest and below which there is none.
 _STRONGEST, _WEAKEST = 1.0, 0.05
-# Blue speaks for the label that weights point to, orange against it: a pair that colour-blind people can tell apart.
+# Blue supports the label, orange opposes it. Colour-blind people can tell these two apart.
 _FOR, _AGAINST = (153, 111, 69, 27), (223, 216, 209, 166)
 _LISTED = 10
 
@@ -69,7 +69,7 @@ def explain(
         try:
             page.write_text(as_html(explained, sentiment.labels), encoding="utf-8")
         except OSError as error:
-            raise OutputError(f"{page} can't be written ({error.strerror}): choose another place.") from None
+            raise OutputError(f"{page} can't be written ({error.strerror}): choose another path.") from None
         click.echo(f"wrote {page}", err=True)
 
 
@@ -95,20 +95,24 @@ def _in_terminal(part: str, weight: float, why: str | None) -> str:
 
 
 def strength(weight: float, levels: int) -> int:
-    """How strong a colour shows a weight: 0, none, to ``levels``."""
+    """The strength of the colour for a weight, from 0 (none) to ``levels``.
+
+    >>> strength(0.01, 4), strength(-2.0, 4)
+    (0, 4)
+    """
     if abs(weight) < _WEAKEST:
         return 0
     return min(levels, 1 + int(levels * abs(weight) / _STRONGEST))
 
 
 def parts_of(text: str, found: dict[str, Any]) -> list[tuple[str, float, str | None]]:
-    """``text`` in parts, in order: each with its weight, 0 between words, and why it was not read, or None."""
+    """Split ``text`` into (part, weight, reason). The weight is 0 between words; a part that was read has no reason."""
     marks = [(word["start"], word["end"], word["weight"], None) for word in found["words"]]
     marks += [(part["start"], part["end"], 0.0, part["why"]) for part in found["unread"]]
     parts: list[tuple[str, float, str | None]] = []
     at = 0
     for start, end, weight, why in sorted(marks, key=lambda mark: mark[:2]):
-        # Two words may share a character, as the parts of an entity do: it goes to the first.
+        # Two words may share a character, such as the parts of an entity. The first word gets it.
         start = max(start, at)
         if start < end:
             parts += [(text[at:start], 0.0, None), (text[start:end], weight, why)]
@@ -117,7 +121,7 @@ def parts_of(text: str, found: dict[str, Any]) -> list[tuple[str, float, str | N
 
 
 def as_html(explained: list[tuple[str, dict[str, Any]]], labels: list[str]) -> str:
-    """One HTML page that stands alone: each review with its label, its words coloured."""
+    """A self-contained HTML page: the reviews with their labels and coloured words."""
     return _PAGE.format(reviews="\n".join(_review(text, found, labels) for text, found in explained))
 
 

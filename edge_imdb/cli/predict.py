@@ -67,5 +67,5 @@ def predict(
             line = "\t".join(f"{entry['label']}\t{entry['score']:.4f}" for entry in labels)
         else:
             continue
-        # Flushed after every line, so that a reader at the other end of a pipe sees each label at once.
+        # click flushes after every line, so a program that reads from the pipe gets the label at once.
         click.echo(line)

@@ -1,4 +1,4 @@
-"""locate and attribute: the words and sentences of a review, and how much each of them moved its label."""
+"""locate and Attribution: the words and sentences of a review, and their weights in its label."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ...data.text import Spans, clean_with_spans
 if TYPE_CHECKING:
     from ...data.text import ReviewEncoder
 
-# From token ids and subsets of them to the logits of the text and of the subsets: run_subsets of a model.
+# The signature of graphs.run_subsets: from token ids and subsets of them to the logits of the text and of the subsets.
 Run = Callable[[list[int], NDArray[np.float32]], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
-# What ends a sentence, but for an abbreviation's dot, and for dots that a small letter follows.
-# Only where a run of signs begins: from each of 100,000 signs, the search would take minutes.
+# The end of a sentence. Abbreviations, and dots before a lower-case letter, are excluded later. The lookbehind anchors
+# the match at the start of a run of signs; without it, a run of 100,000 signs would take minutes.
 _END = re.compile(r"""(?<![.!?…])([.!?…]+)["'”’)\]]*(?= )""")
 _DOTS = re.compile(r"\.\.+|…+")
 _ABBREVIATION = re.compile(r"(?:^|[^A-Za-z])(?:Mr|Mrs|Ms|Dr|St|Jr|Sr|vs|etc|e\.g|i\.e|[A-Z])$")
@@ -31,10 +31,10 @@ _JOINTS = "'’-"
 
 @dataclass(frozen=True)
 class Located:
-    """The tokens of a review, and for each of them its place in the text as given, its word and its sentence.
+    """The tokens of a review, with their spans in the original text and the indices of their words and sentences.
 
-    ``dropped`` are the parts of the text, white space aside, that are in no token: markup, and characters that the
-    tokenizer leaves out. All lists but that are of one length.
+    *Shape:* ``(tokens,)`` for all lists except ``dropped``, which has the spans of the text that are in no token: markup
+    and characters that the tokenizer removes.
     """
 
     ids: list[int]
@@ -45,10 +45,10 @@ class Located:
 
 
 def locate(encoder: ReviewEncoder, text: str) -> Located:
-    """Tokenise a review, as ``encoder`` does, and tell where in ``text`` each token stands.
+    """Tokenise a review as ``encoder`` does, and map every token to its span in ``text``.
 
-    A word is what stands between white space and punctuation marks; a punctuation mark is a word of its own, but for an
-    apostrophe or a hyphen within a word. Raises InputError where the text is blank.
+    White space and punctuation marks separate words. A punctuation mark is a word of its own, except an apostrophe or a
+    hyphen within a word. Raises InputError if the text is blank.
     """
     cleaned, origin = clean_with_spans(text)
     encoding = encoder.encoding(cleaned)
@@ -61,7 +61,7 @@ def locate(encoder: ReviewEncoder, text: str) -> Located:
 
 
 def _with_marks(cleaned: str, places: Spans) -> Spans:
-    """Each token with the combining marks that follow it, which the tokenizer strips: they are part of a letter."""
+    """Extend the spans by the combining marks that follow, which are parts of letters. The tokenizer strips them."""
     found: Spans = []
     for (start, end), (following, _) in zip(places, [*places[1:], (len(cleaned), 0)], strict=True):
         while end < following and unicodedata.category(cleaned[end])[0] == "M":
@@ -71,10 +71,10 @@ def _with_marks(cleaned: str, places: Spans) -> Spans:
 
 
 def _words(cleaned: str, places: Spans, origins: Spans, numbers: Sequence[int | None]) -> list[int]:
-    """For each token the number of its word.
+    """The number of the word of every token.
 
-    They are the tokenizer's words, joined at apostrophes and hyphens. The words of an emoji, which have the same origin
-    in the text as given, are also joined.
+    Words are those of the tokenizer, joined at apostrophes and hyphens. The words of an emoji, which have the same span
+    in the original text, are also joined.
     """
     parts = [
         [place for _, place in group] for _, group in groupby(zip(numbers, places, strict=True), lambda pair: pair[0])
@@ -101,7 +101,7 @@ def _words(cleaned: str, places: Spans, origins: Spans, numbers: Sequence[int | 
 
 
 def _sentence_ends(cleaned: str, text: str, origin: Spans) -> list[int]:
-    """Where in ``cleaned`` a sentence ends: after its last sign, or where the text as given has a break."""
+    """Offsets in ``cleaned`` at which a sentence ends: after its last sign, or at a line break of the original text."""
     ends = set()
     for match in _END.finditer(cleaned):
         goes_on = _DOTS.fullmatch(match[1]) and "a" <= cleaned[match.end() + 1] <= "z"
@@ -135,8 +135,8 @@ class Attribution:
     all but that word in the last layer, and what it gains when ``[CLS]`` reads that word alone there, over reading no
     word. These are the last and the first step of a Shapley value (Shapley 1953; as an explanation: Lundberg and Lee
     2017, "A Unified Approach to Interpreting Model Predictions"). The first difference alone misses a word that others
-    repeat. A sentence's weight is the first difference. Readings are added one by one, each a list of places among the
-    tokens; their weights are averaged.
+    repeat. A sentence's weight is the first difference. ``read`` adds a reading, which is a list of token indices; the
+    weights of all readings are averaged.
     """
 
     def __init__(self, located: Located, run: Run, frame: Callable[[list[int]], list[int]]) -> None:
@@ -144,9 +144,12 @@ class Attribution:
         self._readings: list[tuple[list[int], NDArray[np.float32], NDArray[np.float32]]] = []
 
     def read(self, places: list[int]) -> NDArray[np.float32]:
-        """The logits of the tokens at ``places``. *Shape:* ``(labels,)``. What was read stays for ``result``."""
+        """Run the tokens with the indices ``places``, keep the results for ``result``, and return the logits.
+
+        *Shape:* ``(places,)`` to ``(labels,)``.
+        """
         located = self._located
-        # All, then the special tokens alone, which are always read.
+        # The first row keeps all tokens, the second only the special tokens, which every row keeps.
         rows = [np.ones(len(places) + 2, dtype=np.float32), np.zeros(len(places) + 2, dtype=np.float32)]
         rows[1][[0, -1]] = 1
         for of, alone in product((located.words, located.sentences), (False, True)):
@@ -162,7 +165,7 @@ class Attribution:
         return logits
 
     def forget(self) -> None:
-        """Leave out what was read so far."""
+        """Discard the readings so far."""
         self._readings.clear()
 
     def result(self, text: str, labels: list[str], temperature: float) -> dict[str, Any]:
@@ -170,7 +173,7 @@ class Attribution:
         located, count = self._located, len(self._readings)
         mean = np.mean([logits for _, logits, _ in self._readings], axis=0)
         order = np.argsort(-mean, kind="stable")
-        # Of two labels the second; of more the one that was given, against the next.
+        # With two labels, the second against the first; with more, the predicted label against the runner-up.
         for_, against = (1, 0) if len(labels) == 2 else (int(order[0]), int(order[1]))
 
         def margin(logits: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -187,7 +190,7 @@ class Attribution:
             of_words, of_sentences = (
                 sorted({of[place] for place in places}) for of in (located.words, located.sentences)
             )
-            # As ``read`` made the rows: each word left out, then alone, and the same of each sentence.
+            # The order of the rows in ``read``: every word left out, every word alone, and the same for sentences.
             ends = np.cumsum([len(of_words), len(of_words), len(of_sentences)])
             without_word, word_alone, without_sentence, sentence_alone = np.split(margins[2:], ends)
             for number, without, alone in zip(of_words, without_word, word_alone, strict=True):
@@ -216,7 +219,7 @@ class Attribution:
 
 
 def _extents(numbers: list[int], spans: Spans, read: set[int]) -> list[tuple[int, tuple[int, int]]]:
-    """For each word or sentence of which something was read: its number, and where what was read of it stands."""
+    """(number, span) of each partly read word or sentence."""
     found: dict[int, tuple[int, int]] = {}
     for place, (number, (start, end)) in enumerate(zip(numbers, spans, strict=True)):
         if place in read:
@@ -226,7 +229,7 @@ def _extents(numbers: list[int], spans: Spans, read: set[int]) -> list[tuple[int
 
 
 def _unread(located: Located, read: set[int]) -> list[dict[str, Any]]:
-    """The parts of the text that the label doesn't depend on, in order, and why."""
+    """The spans of the text that the model didn't read, in order, with the reason."""
     cut: Spans = []
     # An emoji has several tokens with one span. It counts as read if any of them was.
     spans_read = {located.spans[place] for place in read}
