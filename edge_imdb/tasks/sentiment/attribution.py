@@ -33,8 +33,8 @@ _JOINTS = "'’-"
 class Located:
     """The tokens of a review, with their spans in the original text and the indices of their words and sentences.
 
-    *Shape:* ``(tokens,)`` for all lists except ``dropped``, which has the spans of the text that are in no token: markup
-    and characters that the tokenizer removes.
+    *Shape:* ``(tokens,)`` for all lists except ``dropped``, the spans of the text that are in no token: markup and
+    characters that the tokenizer removes.
     """
 
     ids: list[int]
