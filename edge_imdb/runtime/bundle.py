@@ -88,6 +88,8 @@ class Bundle:
                     "it was altered or truncated; export or copy the bundle again."
                 )
             digest = sha256(path) if hashed else entry["sha256"]
+        except BundleError:
+            raise
         except OSError as error:
             if not raised_by(error):
                 raise
