@@ -26,6 +26,7 @@ from ..output import check_free, locked, whole_file, write_text
 from ..runtime.bundle import EMBEDDED, MANIFEST, open_bundle
 from ..runtime.hub import fetch_checkpoint, go_offline_if_unreachable, is_repository
 from ..train.options import SentimentOptions
+from ..tasks.sentiment import TASK
 from .common import import_extra, options_of, say
 from .score import _time
 
@@ -127,7 +128,7 @@ class Job:
         """The options of the training."""
         return dataclasses.replace(
             self.training,
-            base=self.options["base"] or str(EMBEDDED / "sentiment"),
+            base=self.options["base"] or str(EMBEDDED / TASK.name),
             # A student is a DistilBERT, because the edge graph is one.
             architecture="distilbert",
             data=self.options["data"] or None,
@@ -350,7 +351,7 @@ def _label(job: Job, name: str, teacher: Path) -> None:
 
 def _train(job: Job) -> None:
     options, bar = job.student, Bar("train")
-    finished = job.folder / "student" / "sentiment"
+    finished = job.folder / "student" / TASK.name
     if not (finished / "metrics.json").exists():
         # A run that was stopped before its first checkpoint starts again.
         partial = finished.with_name("sentiment.partial")
@@ -383,7 +384,7 @@ def _export(job: Job, output: Path) -> None:
         max_loss_rise=job.options["max_loss_rise"],
         overwrite=job.options["overwrite"] or again,
     )
-    export("sentiment", job.folder / "student" / "sentiment", output, chosen, told)
+    export(TASK.name, job.folder / "student" / TASK.name, output, chosen, told)
     bar.close()
     job.finish("export")
 
@@ -418,7 +419,7 @@ def _compare(job: Job, folder: Path, output: Path) -> None:
         _milliseconds(student.probabilities, timed),
     ]
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    facts["bytes"] = [weights, open_bundle(output, "sentiment").size("int8")]
+    facts["bytes"] = [weights, open_bundle(output, TASK.name).size("int8")]
     facts["runs"] = [f"{teacher.precision} on {teacher.device}", f"{student.precision} on cpu"]
     facts["output"] = str(output)
     job.finish("compare", **facts)
