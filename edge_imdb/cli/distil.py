@@ -25,8 +25,8 @@ from ..errors import DataError, OutputError
 from ..output import check_free, locked, whole_file, write_text
 from ..runtime.bundle import EMBEDDED, MANIFEST, open_bundle
 from ..runtime.hub import fetch_checkpoint, go_offline_if_unreachable, is_repository
-from ..train.options import SentimentOptions
 from ..tasks.sentiment import TASK
+from ..train.options import SentimentOptions
 from .common import import_extra, options_of, say
 from .score import _time
 
