@@ -22,6 +22,7 @@ from edge_imdb.cli import distil as command
 from edge_imdb.cli.distil import parts_of
 from edge_imdb.cli.main import cli
 from edge_imdb.errors import EdgeImdbError
+from edge_imdb.runtime.bundle import EMBEDDED
 from edge_imdb.tasks.sentiment.attribution import split_sentences
 from edge_imdb.web.site import make_site
 
@@ -43,6 +44,12 @@ TRAINING = [
 def mpnet(shared: Shared) -> Path:
     """An MPNet that labels our reviews right."""
     return shared("taught-mpnet", lambda folder: fine_tune(make_teacher(folder, spread=0.1)))
+
+
+@pytest.fixture(scope="session")
+def untaught(shared: Shared) -> Path:
+    """The same with random weights."""
+    return shared("untaught-mpnet", make_teacher)
 
 
 @pytest.fixture
@@ -137,9 +144,9 @@ def test_parts_of_a_text_are_sentences_and_a_passage_of_it() -> None:
     ],
 )
 def test_a_job_that_can_not_end_well_is_refused_before_it_begins(
-    mpnet: Path, texts: Path, tiny_bert: Path, tiny_bundle: Path, tmp_path: Path, change: str, words: str
+    untaught: Path, texts: Path, tiny_bert: Path, tmp_path: Path, change: str, words: str
 ) -> None:
-    teacher = Path(shutil.copytree(mpnet, tmp_path / "teacher"))
+    teacher = Path(shutil.copytree(untaught, tmp_path / "teacher"))
     more: list[object] = []
     config = json.loads((teacher / "config.json").read_text())
     if change == "unsafe":
@@ -149,7 +156,7 @@ def test_a_job_that_can_not_end_well_is_refused_before_it_begins(
     elif change == "regression":
         config["id2label"] = {"0": "LABEL_0"}
     elif change == "bundle":
-        teacher = tiny_bundle
+        teacher = EMBEDDED / "sentiment"
     elif change == "missing":
         teacher = tmp_path / "nowhere"
     elif change == "few":
@@ -175,7 +182,7 @@ def test_a_job_that_can_not_end_well_is_refused_before_it_begins(
 
 
 def test_a_job_whose_texts_or_options_changed_is_not_continued(
-    mpnet: Path, texts: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    untaught: Path, texts: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Stop(Exception):
         pass
@@ -184,7 +191,7 @@ def test_a_job_whose_texts_or_options_changed_is_not_continued(
         raise Stop
 
     monkeypatch.setattr(command, "_label", stop)
-    arguments = arguments_of(mpnet, texts, tiny_bert, tmp_path)
+    arguments = arguments_of(untaught, texts, tiny_bert, tmp_path)
     assert isinstance(run(arguments).exception, Stop)
     assert "has another job, whose temperature, epochs differ" in str(
         run([*arguments, "--temperature", "2", "--epochs", "1"]).exception
@@ -197,8 +204,8 @@ def test_a_job_whose_texts_or_options_changed_is_not_continued(
 
 
 def test_an_existing_bundle_is_kept_unless_overwrite_is_given(
-    mpnet: Path, texts: Path, tiny_bert: Path, tiny_bundle: Path, tmp_path: Path
+    untaught: Path, texts: Path, tiny_bert: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(tiny_bundle, tmp_path / "models" / "sentiment")
-    done = run(arguments_of(mpnet, texts, tiny_bert, tmp_path))
+    shutil.copytree(EMBEDDED / "sentiment", tmp_path / "models" / "sentiment")
+    done = run(arguments_of(untaught, texts, tiny_bert, tmp_path))
     assert "already contains a bundle: use --overwrite" in str(done.exception)
