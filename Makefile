@@ -58,7 +58,7 @@ lint: $(DEV)/.installed
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/ruff format --check .
 
-# The workshops stand at the top but are installed below edge_imdb; mypy reads them where imports look for them.
+# train and export lie beside edge_imdb but are installed below it; mypy reads them where imports look for them.
 typecheck: $(DEV)/.installed
 	rm -rf .typecheck && mkdir -p .typecheck/edge_imdb
 	ln -s $(wildcard $(CURDIR)/edge_imdb/*) .typecheck/edge_imdb/

@@ -125,7 +125,7 @@ HEAVY = (
         "from edge_imdb.cli.main import cli; cli(['fill', 'A great [MASK].'], standalone_mode=False)",
     ],
 )
-def test_inference_loads_no_library_of_the_workshops(code: str, tmp_path: Path) -> None:
+def test_inference_loads_no_library_of_training_or_export(code: str, tmp_path: Path) -> None:
     code = f"{code}\nimport sys\nprint([name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert done.stdout.splitlines()[-1:] == ["[]"], done.stdout + done.stderr
