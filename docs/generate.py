@@ -136,6 +136,25 @@ def limits() -> str:
 # Quality.
 
 
+def exported() -> str:
+    """What export measured on the validation texts of the embedded sentiment bundle, step by step."""
+    metrics = embedded("sentiment")["metrics"]
+    steps = {
+        "validation_fp32": "fp32",
+        "validation_int8": "int8, all the work",
+        "validation_int8_token_dropping": "int8, with token dropping",
+        "validation_int8_early_exit": "int8, as it runs, with the early exit too",
+    }
+    groups = metrics["validation_fp32"]["groups"]
+    heading = ("", *(f"{name}, {group['reviews']:,}" for name, group in groups.items()), "all", "log loss (nats)")
+    lines = []
+    for key, shown in steps.items():
+        found = metrics[key]
+        own = [f"{percent(one['accuracy'])} ({percent(one['calibration_error'])})" for one in found["groups"].values()]
+        lines.append((shown, *own, percent(found["accuracy"]), f"{found['log_loss']:.4f}"))
+    return rows(heading, *lines)
+
+
 def measured(run: str) -> dict[str, Any]:
     """What benchmarks/quality.py measured in one of its RUNS; {} if that run was left out."""
     if run not in RUNS:
@@ -569,6 +588,7 @@ PARTS: dict[str, Callable[..., str]] = {
     "errors": error_table,
     "limits": limits,
     "quality": quality,
+    "exported": exported,
     "sentiment": sentiment,
     "fill-mask": fill_mask,
     "deniro": deniro,
