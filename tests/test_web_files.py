@@ -103,7 +103,7 @@ def in_page(*files: tuple[str, bytes | str]) -> list[Any]:
         ("a.txt", b"\xfe\xff" + "é".encode("utf-16-be"), ["text"], [["é"]]),
         ("a.txt", "caf\u00e9".encode("latin-1"), None, "a.txt is not UTF-8: save it as UTF-8 and try again."),
         ("a.txt", b"\xff\xfea", None, "a.txt is not UTF-16, as its first bytes say"),
-        ("a.csv.gz", gzip.compress(b"text\na\n"), ["text"], [["a"]]),
+        ("a.csv.gz", gzip.compress(b"text\na\n", mtime=0), ["text"], [["a"]]),
         ("a.csv.gz", b"text\na\n", None, "a.csv.gz is damaged or not a gzip file: make it again."),
         ("a.parquet", b"PAR1", None, "a.parquet is of a kind that this page can't read (.parquet): use edge-imdb"),
         ("a.xlsx", b"PK", None, "a.xlsx is of a kind that this page can't read (.xlsx): use .csv"),
