@@ -31,7 +31,8 @@ def limit(seconds: float, kind: type[BaseException]) -> Iterator[None]:
         raise kind("the time is up")
 
     before = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    # Again after two seconds: Python swallows what is raised while it runs a destructor or a callback of weakref.
+    signal.setitimer(signal.ITIMER_REAL, seconds, 2)
     try:
         yield
     finally:
