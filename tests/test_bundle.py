@@ -28,7 +28,7 @@ def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
         ({"format": 3}, "newer than 2: upgrade"),
         ({"format": 1}, "older than 2: export it again"),
         ({"format": "1"}, "'format'"),
-        ({"task": "fill-mask"}, "a fill-mask bundle, and a sentiment bundle is needed"),
+        ({"task": "fill-mask"}, "a fill-mask bundle, but a sentiment bundle is needed"),
         ({"labels": ["pos"]}, "labels"),
         ({"labels": ["pos", "pos"]}, "labels"),
         ({"labels": ["neg", "so so", "pos"]}, "has 2 outputs, but its manifest lists 3 labels"),

@@ -319,7 +319,7 @@ def test_top_k_may_be_more_than_there_are_words(int8: FillMask) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"task": "sentiment"}, "a sentiment bundle, and a fill-mask bundle is needed"),
+        ({"task": "sentiment"}, "a sentiment bundle, but a fill-mask bundle is needed"),
         ({"truncation": {"strategy": "head+tail", "max_length": 64, "head_ratio": 0.5}}, "strategy"),
         ({"truncation": {"strategy": "window", "max_length": 0}}, "truncation"),
         ({"graphs": {"int8": "onnx/other.onnx"}}, "graphs"),

@@ -208,7 +208,7 @@ def test_the_graph_of_the_other_task_is_refused(bundle: Path, fill_bundle: Path)
     with pytest.raises(BundleError, match=r"has \d+ outputs, but its manifest lists 2 labels"):
         Sentiment(bundle)
     edit_manifest(bundle, task="fill-mask")
-    with pytest.raises(BundleError, match="a fill-mask bundle, and a sentiment bundle is needed"):
+    with pytest.raises(BundleError, match="a fill-mask bundle, but a sentiment bundle is needed"):
         Sentiment(bundle)
 
 
