@@ -604,6 +604,7 @@ PARTS: dict[str, Callable[..., str]] = {
     "parts-fill-mask": own_table("parts", "parts-fill-mask.json", "fill_mask_table"),
     "explain": printed("explain", "explain.json"),
     "web": printed("web", "web.json"),
+    "label-errors": own_table("label_errors", "label_errors.json"),
     "score": score_table,
     "serve": serve_table,
     "serve-beside": serve_beside,
