@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from conftest import Shared, make_reviews, write_csv
 from killing import CommandServer
-from teachers import fine_tune, make_teacher
+from tiny_teachers import fine_tune, make_teacher
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 

@@ -44,6 +44,13 @@ def test_predict_and_fill_work(environment: str, tmp_path: Path) -> None:
     assert not (label.stderr or words.stderr)
 
 
+def test_every_folder_with_modules_is_in_the_wheel() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    listed = set(project["tool"]["setuptools"]["packages"])
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "edge_imdb").rglob("*.py")}
+    assert listed == {".".join(folder.parts) for folder in folders} | {"edge_imdb.train", "edge_imdb.export"}
+
+
 def test_every_python_that_pyproject_names_has_an_environment_here() -> None:
     named = {line.rpartition(" ")[2] for line in PROJECT["classifiers"] if line.count("::") == 2 and ":: 3." in line}
     assert named == {"3.11", *PYTHONS}

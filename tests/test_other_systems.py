@@ -316,7 +316,14 @@ signals.stop_within_a_second()
 print("ready", flush=True)
 hashlib.pbkdf2_hmac("sha256", b"a", b"b", 2**31 - 1)
 """
-    with subprocess.Popen([sys.executable, "-c", code, str(socket)], stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-c", code, str(socket)]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        # A shell starts background jobs, this test among them perhaps, with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         assert process.stdout is not None
         process.stdout.readline()
         start = time.monotonic()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Shared, make_reviews, write_csv
-from teachers import ARCHITECTURES, make_teacher
+from tiny_teachers import ARCHITECTURES, make_teacher
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 

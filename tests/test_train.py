@@ -465,7 +465,7 @@ def test_imdb_has_123_train_reviews_in_test() -> None:
         ([], "is empty"),
         ([("one", "pos"), ("two", "neg")], "too few"),
         ([("one", "pos"), ("  ", "neg")], "line 3 has no text"),
-        ([("one", "pos"), ("two", "")], "line 3 has the label ''"),
+        ([("one", "pos"), ("two", "")], "line 3 has no label"),
     ],
 )
 def test_reviews_that_cannot_be_learned_from_are_refused(
