@@ -326,6 +326,8 @@ hashlib.pbkdf2_hmac("sha256", b"a", b"b", 2**31 - 1)
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
+        # Until it is inside the call.
+        time.sleep(0.5)
         start = time.monotonic()
         process.send_signal(signal.SIGINT)
         try:
