@@ -19,7 +19,7 @@ from pathlib import Path
 SOAK = bool(os.environ.get("EDGE_IMDB_SOAK"))
 
 SERVER = """
-import importlib, json, os, sys
+import importlib, json, os, sys, traceback
 import edge_imdb.cli.main
 import kill_points
 for name in sys.argv[1:]:
@@ -44,6 +44,9 @@ for line in sys.stdin:
             edge_imdb.cli.main.main(arguments)
         except SystemExit as done:
             code = done.code
+        except BaseException:
+            # As the interpreter would, which a forked child doesn't end in.
+            traceback.print_exc()
         finally:
             os._exit(code)
     print(child, flush=True)

@@ -118,3 +118,24 @@ def test_export(command_server: CommandServer, tiny_run: Path, tmp_path: Path) -
         command_server, ["export", "sentiment", "--from", str(tiny_run.parent), "--to", str(models)], models
     )
     assert not (models / "sentiment").exists()
+
+
+@pytest.mark.parametrize("failure", ["command", "bars"])
+def test_a_library_that_fails_during_ctrl_c_changes_nothing(failure: str) -> None:
+    """In the command itself, or while its progress bars are closed."""
+    code = """
+import sys
+from edge_imdb.cli import main
+def fail(*arguments, **options):
+    try:
+        raise KeyboardInterrupt
+    finally:
+        if sys.argv[1] == "command":
+            raise RuntimeError("torn down halfway")
+def close():
+    raise RuntimeError("a bar was being drawn")
+main.cli.main, main._close_bars = fail, close
+main.main([])
+"""
+    done = subprocess.run([sys.executable, "-c", code, failure], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "")

@@ -147,8 +147,8 @@ def test_an_actor_of_ray_takes_a_model(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout.split()[-1:]) == (0, ["done"]), done.stderr[-3000:]
 
 
-def _threads() -> int:
-    return len(list(Path("/proc/self/task").iterdir()))
+def _threads() -> set[str]:
+    return {path.name for path in Path("/proc/self/task").iterdir()}
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system has no /proc")
@@ -158,8 +158,10 @@ def test_a_with_block_ends_the_threads_of_its_model(kind: type[Any]) -> None:
     gc.collect()
     before = _threads()
     with kind(threads=4) as model:
-        assert _threads() == before + 3
-    assert _threads() == before
+        own = _threads() - before
+        assert len(own) == 3
+    # Threads of earlier tests may end meanwhile, so only these are looked at.
+    assert not own & _threads()
     assert "closed" in repr(model)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from types import FrameType
 import pytest
 
 from edge_imdb import FillMask, Sentiment
+from edge_imdb.data.threads import start
 from edge_imdb.errors import BundleError, InputError, raised_by
 from edge_imdb.runtime import hub
 
@@ -115,3 +117,20 @@ def test_errors_of_the_libraries_are_still_translated() -> None:
     assert raised_by(ValueError("x"), "onnxruntime") and raised_by(OSError("x"))
     assert not raised_by(InputError("x")) and not raised_by(SoftTimeLimit("x"), "onnxruntime")
     assert not raised_by(MemoryError()) and not raised_by(KeyboardInterrupt(), "tokenizers")
+
+
+def test_a_time_limit_while_a_thread_starts_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = threading._start_new_thread  # type: ignore[attr-defined]
+    begun = threading.Event()
+
+    def interrupted(*arguments: object) -> None:
+        begin(*arguments)
+        # The thread has registered itself by now, which CPython's start doesn't expect of a thread that failed.
+        begun.wait(10)
+        raise SoftTimeLimit("the time is up")
+
+    thread = threading.Thread(target=begun.set)
+    monkeypatch.setattr(threading, "_start_new_thread", interrupted)
+    with pytest.raises(SoftTimeLimit):
+        start(thread)
+    thread.join()

@@ -61,11 +61,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         click.echo(f"Error: {error}", err=True)
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        _close_bars()
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-        # Everything is unwound by now. A normal exit would wait another second for PyTorch to shut down.
-        os._exit(130)
+        _exit_interrupted()
     except _ReaderGone:
         code = _end_output()
     except OSError as error:
@@ -79,7 +75,34 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except Exception as error:
+        # A library may fail while Ctrl-C unwinds it.
+        if not _follows_interrupt(error):
+            raise
+        _exit_interrupted()
     sys.exit(code)
+
+
+def _exit_interrupted() -> NoReturn:
+    with contextlib.suppress(Exception):
+        # Ctrl-C may have come while a bar was being drawn.
+        _close_bars()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    # Everything is unwound by now. A normal exit would wait another second for PyTorch to shut down.
+    os._exit(130)
+
+
+def _follows_interrupt(error: BaseException) -> bool:
+    """Whether ``error`` was raised while a KeyboardInterrupt was being handled."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        if isinstance(current, KeyboardInterrupt):
+            return True
+        seen.add(id(current))
+        current = current.__cause__ or current.__context__
+    return False
 
 
 class _ReaderGone(Exception):

@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from ..errors import InputError, UsageError
+from .threads import start
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -273,7 +274,7 @@ def _map_ahead(function: Callable[[Item], Result], items: Iterable[Item], worker
             due.put(error)
 
     # A daemon, because it may wait for an item that never comes after the caller has dropped the generator.
-    threading.Thread(target=read, daemon=True, name="ordered_map").start()
+    start(threading.Thread(target=read, daemon=True, name="ordered_map"))
     try:
         while (future := due.get()) is not None:
             if isinstance(future, BaseException):

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..data.threads import start
 from ..errors import BundleError, UsageError
 from .bundle import MANIFEST, Bundle, find_bundle, open_bundle
 from .hub import fetch, is_repository
@@ -104,7 +105,7 @@ class Graph:
                 altered.append(error)
 
         thread = threading.Thread(target=check)
-        thread.start()
+        start(thread)
         try:
             yield path, bundle.path / weights
         finally:
